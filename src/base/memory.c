@@ -1,0 +1,30 @@
+/* Owns allocation: overflow checks and alignment. */
+#include "base/memory.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_pointer, pq_error *err) {
+    void **out = out_pointer;
+    *out = NULL;
+    size_t bytes = 0;
+    void *memory = NULL;
+    if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX - 2 * PQ_ALIGNMENT)
+        return PQ_FAIL(err, PQ_ERR_MEMORY, "%s: %zu elements of %zu bytes do not fit in memory", what, count,
+                       size);
+    bytes = pq_round_up(bytes ? bytes : 1, PQ_ALIGNMENT);
+    memory = aligned_alloc(PQ_ALIGNMENT, bytes);
+    if (!memory) return PQ_FAIL(err, PQ_ERR_MEMORY, "%s: %zu bytes could not be allocated", what, bytes);
+    memset(memory, 0, bytes);
+    *out = memory;
+    return PQ_OK;
+}
+
+pq_status pq_copy_text(const char *text, char **out, pq_error *err) {
+    *out = NULL;
+    if (!text) return PQ_OK;
+    *out = strdup(text);
+    return *out ? PQ_OK
+                : PQ_FAIL(err, PQ_ERR_MEMORY, "a text of %zu bytes could not be copied", strlen(text));
+}

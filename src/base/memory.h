@@ -1,0 +1,25 @@
+/* Heap memory that is checked and, where kernels need it, aligned. Sizes are in bytes unless a name says
+ * count. */
+#ifndef PQ_BASE_MEMORY_H
+#define PQ_BASE_MEMORY_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+
+#define PQ_ALIGNMENT 64 /* bytes: one cache line, one AVX-512 register */
+
+/* Zeroed memory, aligned to PQ_ALIGNMENT; *out is NULL-able only on error. Free with free(). Large blocks
+ * come straight from the kernel, so pages that are never touched cost nothing. `what` names the use in the
+ * error. */
+pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_pointer, pq_error *err);
+
+/* Round n up to a multiple of step. */
+static inline size_t pq_round_up(size_t n, size_t step) {
+    return (n + step - 1) / step * step;
+}
+
+/* A copy of `text` on the heap (NULL stays NULL); raises on lack of memory. */
+pq_status pq_copy_text(const char *text, char **out, pq_error *err);
+
+#endif

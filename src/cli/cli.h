@@ -1,0 +1,51 @@
+/* The command line: one table of commands, one parser for all of them. A command is a row in main.c and a
+ * file cmd_<verb>.c; it reads its arguments here, calls the library, prints its result to stdout. */
+#ifndef PQ_CLI_CLI_H
+#define PQ_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+typedef struct pq_flag {
+    const char *name;  /* long name without the dashes */
+    char letter;       /* short name or 0 */
+    const char *value; /* name of its value in the help (NULL: takes none) */
+    const char *help;
+} pq_flag;
+
+typedef struct pq_cli pq_cli;
+
+typedef struct pq_command {
+    const char *verb;     /* "train" or, for nested ones, "bench train" */
+    const char *synopsis; /* what follows "potqat verb" */
+    const char *summary;  /* one line, for potqat --help */
+    const char
+        *details; /* the body of --help: what it does, examples, files, exit status; as good as a man page */
+    const pq_flag *flags; /* ended by name = NULL; --threads --json --quiet --help (and -o/--out, --overwrite
+                             where `writes`) are added to each command */
+    bool writes;
+    bool overrides;  /* takes key=value words */
+    int least, most; /* positional arguments */
+    pq_status (*run)(const pq_cli *cli, pq_error *err);
+} pq_command;
+
+size_t pq_cli_count(const pq_cli *cli);                 /* positional arguments */
+const char *pq_cli_at(const pq_cli *cli, size_t index); /* NULL past the last */
+const char *const *pq_cli_overrides(const pq_cli *cli, size_t *count);
+bool pq_cli_has(const pq_cli *cli, const char *flag);
+const char *pq_cli_text(const pq_cli *cli, const char *flag); /* NULL when not given */
+/* The number behind a flag, or `otherwise`; PQ_ERR_USAGE outside [least, most] or when it is not a number. */
+pq_status pq_cli_int(const pq_cli *cli, const char *flag, long long otherwise, long long least,
+                     long long most, long long *out, pq_error *err);
+pq_status pq_cli_real(const pq_cli *cli, const char *flag, double otherwise, double least, double most,
+                      double *out, pq_error *err);
+bool pq_cli_json(const pq_cli *cli);
+bool pq_cli_quiet(const pq_cli *cli);
+
+/* One line each in the .c file of the command. */
+extern const pq_command pq_cmd_data_fetch, pq_cmd_data_prepare, pq_cmd_train, pq_cmd_quantize, pq_cmd_eval,
+    pq_cmd_generate, pq_cmd_export, pq_cmd_inspect, pq_cmd_config, pq_cmd_report, pq_cmd_bench_train;
+
+#endif

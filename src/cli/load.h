@@ -1,0 +1,13 @@
+/* A MODEL argument, loaded: what every verb does first. */
+#ifndef PQ_CLI_LOAD_H
+#define PQ_CLI_LOAD_H
+
+#include "formats/packed.h"
+#include "model/model.h"
+
+/* From any MODEL (see store/run.h) to the one in-memory form. */
+pq_status pq_load_model(const char *spec, pq_model **out, pq_error *err);
+/* From any MODEL to the form the engine reads: a packed file is mapped, a checkpoint packed in memory. */
+pq_status pq_load_packed(const char *spec, pq_packed **out, pq_error *err);
+
+#endif

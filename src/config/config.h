@@ -1,0 +1,56 @@
+/* The resolved config as C structs, one a section, made from schema.def. cfg->train.lr is the key train.lr.
+ *
+ * C types by schema type: INT int64_t; REAL double; BOOL bool; TEXT and CHOICE const char * (a choice is one
+ * of the schema's words; NULL = null); REALS pq_reals; TEXTS pq_texts; PAIRS pq_pairs; OVERRIDES
+ * pq_overrides. A nullable INT that is null is PQ_UNSET, a nullable REAL is NaN. All memory belongs to the
+ * config. */
+#ifndef PQ_CONFIG_CONFIG_H
+#define PQ_CONFIG_CONFIG_H
+
+#include <potqat/config.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PQ_UNSET INT64_MIN
+
+typedef struct pq_reals {
+    size_t count; /* 0 = null or empty */
+    double items[8];
+} pq_reals;
+
+typedef struct pq_texts {
+    size_t count;
+    const char **items;
+} pq_texts;
+
+typedef struct pq_pairs { /* [[iter, value], ...] */
+    size_t count;
+    struct pq_pair {
+        int64_t iter;
+        double value;
+    } * items;
+} pq_pairs;
+
+typedef struct pq_overrides { /* [{match: pattern, levels: N}, ...]: the last match wins */
+    size_t count;
+    struct pq_override {
+        const char *match;
+        int64_t levels;
+    } * items;
+} pq_overrides;
+
+#include "config/schema.h" /* the section structs and struct pq_config, expanded from schema.def */
+
+/* The config's text (canonical YAML, every key, schema order). without_run drops the run section: the form
+ * kept in checkpoints and hashed. Heap; NULL on lack of memory. */
+char *pq_config_to_yaml(const pq_config *config, bool without_run);
+uint64_t pq_config_hash(const pq_config *config); /* of the text without run */
+
+/* Whether `name` matches the shell-like pattern ("*" any run of characters, dots included; "?" one). */
+bool pq_pattern_match(const char *pattern, const char *name);
+
+/* PQ_ERR_USAGE naming the key when `a` (a run's config) and `b` (the same with overrides, for --resume)
+ * differ in a key that the schema does not allow to change on resume. */
+pq_status pq_config_check_resume(const pq_config *a, const pq_config *b, pq_error *err);
+
+#endif

@@ -1,0 +1,113 @@
+/* The only place that knows levels. A quantizer is a const descriptor; with its parameters (levels or range,
+ * rounding) it makes a codebook, the one meaning shared by QAT (fake quantization), PTQ, export (encode,
+ * pack) and inference (decode table).
+ *
+ * A codebook's values are in units of the scale s; for power-of-two codebooks s is the smallest positive
+ * level, the values are 0 and +-2^k, k = 0 .. exponents-1. Exponents come from the bits of a float, never
+ * from log2f. Ties between two levels go away from zero (pot); uniform rounds half to even. */
+#ifndef PQ_QUANT_QUANTIZER_H
+#define PQ_QUANT_QUANTIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct pq_quantizer pq_quantizer;
+
+typedef enum pq_rounding { PQ_ROUND_NEAREST, PQ_ROUND_LOG } pq_rounding;
+
+/* A quantizer with its parameters resolved. Plain data: copy freely. */
+typedef struct pq_codebook {
+    const pq_quantizer *type;
+    int levels;      /* canonical codes */
+    int bits;        /* bits of a code: the least that hold them */
+    int exponents;   /* K: exponents of power-of-two codebooks, 0 otherwise */
+    double range[2]; /* least and largest value in units of s */
+    pq_rounding rounding;
+    float value[256]; /* code -> value in units of s; NaN for codes that are not canonical */
+} pq_codebook;
+
+/* How a scale is found from weights. */
+typedef enum pq_scale_method { PQ_SCALE_ABSMAX, PQ_SCALE_MSE } pq_scale_method;
+/* Which floats a scale may be. */
+typedef enum pq_scale_grid { PQ_GRID_BF16, PQ_GRID_FP32, PQ_GRID_POT } pq_scale_grid;
+/* The straight-through gradient: as it is, or 0 where |w| is beyond the codebook's last cell. */
+typedef enum pq_gradient { PQ_GRADIENT_STE, PQ_GRADIENT_CLIP } pq_gradient;
+
+/* One quantizer. Adding one means one row in the table of quantizer.c and one file. */
+struct pq_quantizer {
+    const char *name;
+    uint32_t wire_id; /* in files; never reused */
+    /* Fill the codebook's levels, bits, exponents, range, value from its parameters; refuse what it cannot
+     * be. */
+    pq_status (*resolve)(pq_codebook *codebook, int64_t levels, const double *range, pq_error *err);
+    uint8_t (*encode)(const pq_codebook *codebook, float weight, float scale);
+    /* out[i] = decode(encode(w[i])) for n weights of one scale, by the fast path of the CPU. */
+    void (*fake_quantize)(const pq_codebook *codebook, const float *w, float scale, float *out, size_t n);
+    /* The absmax scale before it is put on the grid; least is the smallest scale allowed. */
+    float (*absmax_scale)(const pq_codebook *codebook, float absmax);
+    double clip; /* the clip mask ends at clip x the largest level on that side (pot: 1.5) */
+};
+
+/* NULL where the name or id is not in the table. */
+const pq_quantizer *pq_quantizer_find(const char *name);
+const pq_quantizer *pq_quantizer_find_id(uint32_t wire_id);
+const pq_quantizer *pq_quantizer_at(size_t index); /* NULL past the last: for loops over all of them */
+
+/* Make a codebook. `levels` counts codes (ignored where range is given); `range` = {least, largest} in units
+ * of s or NULL. Errors: PQ_ERR_USAGE with what this quantizer allows. */
+pq_status pq_codebook_init(pq_codebook *codebook, const char *quantizer, int64_t levels, const double *range,
+                           pq_rounding rounding, pq_error *err);
+
+/* Names as the config and files spell them <-> enums; false where the name is unknown. */
+bool pq_rounding_parse(const char *name, pq_rounding *out);
+bool pq_scale_method_parse(const char *name, pq_scale_method *out);
+bool pq_scale_grid_parse(const char *name, pq_scale_grid *out);
+bool pq_gradient_parse(const char *name, pq_gradient *out);
+const char *pq_rounding_name(pq_rounding rounding);
+
+/* Fit one scale to n weights. `least` > 0 is the smallest scale (an all-zero group gets it). Non-finite
+ * weights are PQ_ERR_USAGE. The result lies on the grid. */
+typedef struct pq_scale_options {
+    pq_scale_method method;
+    pq_scale_grid grid;
+    float least;
+} pq_scale_options;
+pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w, size_t n,
+                       float *scale, pq_error *err);
+float pq_scale_to_grid(float scale,
+                       pq_scale_grid grid); /* nearest, half to even, never 0 for positive input */
+
+/* n weights that share one scale. */
+void pq_encode(const pq_codebook *codebook, const float *w, float scale, uint8_t *codes, size_t n);
+void pq_decode(const pq_codebook *codebook, const uint8_t *codes, float scale, float *out, size_t n);
+void pq_fake_quantize(const pq_codebook *codebook, const float *w, float scale, float *out, size_t n);
+/* gradient[i] *= 0 where the clip mask ends; PQ_GRADIENT_STE leaves it alone. */
+void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, float scale, float *gradient,
+                  size_t n);
+
+/* Whole matrices [rows][columns], `group` weights a scale (columns, a divisor of it, or rows x columns):
+ * loops of the above over pq_parallel_for. Scales are in the order of the weights they belong to. */
+size_t pq_scale_count(size_t rows, size_t columns, size_t group);
+pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                        size_t rows, size_t columns, size_t group, float *scales, pq_error *err);
+void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
+                             size_t group, const float *scales, float *out);
+void pq_matrix_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, size_t rows,
+                         size_t columns, size_t group, const float *scales, float *gradient);
+/* codes[rows][columns] */
+void pq_matrix_encode(const pq_codebook *codebook, const float *w, size_t rows, size_t columns, size_t group,
+                      const float *scales, uint8_t *codes);
+
+/* Packed codes. A row is cut into blocks of 128 weights (the last one padded with the code of 0, or code 0).
+ * The bits of a code are split into planes of 4, 2 and 1 bits (the binary digits of `bits`, the largest plane
+ * first and holding the code's lowest bits); in a plane of width p, weight i of the block is in byte i % (16
+ * p), at bit p x (i / (16 p)). So 4 bits are 64 bytes whose low nibbles are the first 64 weights. bits 1 ..
+ * 7; a block takes 16 x bits bytes. */
+size_t pq_packed_row_bytes(int bits, size_t columns);
+void pq_pack_row(int bits, const uint8_t *codes, size_t columns, uint8_t *out);
+void pq_unpack_row(int bits, const uint8_t *packed, size_t columns, uint8_t *codes);
+
+#endif

@@ -1,0 +1,38 @@
+/* metrics.jsonl (what is reproducible to the byte) and timing.jsonl (what is not): writing, continuing after
+ * a stop, reading back. */
+#ifndef PQ_TRAIN_METRICS_H
+#define PQ_TRAIN_METRICS_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct pq_metrics pq_metrics;
+
+/* Open DIR/metrics.jsonl and DIR/timing.jsonl for appending. With resume_iter >= 0 lines that stand behind
+ * that iteration, and a torn last line, are first cut off (atomically: rewritten beside and renamed), so that
+ * a resumed run writes the same bytes as an undisturbed one; -1 starts new files. */
+pq_status pq_metrics_open(const char *dir, int64_t resume_iter, pq_metrics **out, pq_error *err);
+/* Append one object as one line (keys in the order given, reals with 9 significant digits); takes the
+ * reference. Every line holds "iter". */
+pq_status pq_metrics_write(pq_metrics *metrics, json_t *object, pq_error *err);
+pq_status pq_metrics_write_timing(pq_metrics *metrics, json_t *object, pq_error *err);
+/* Flush to the kernel and the disk (before a checkpoint is published). */
+pq_status pq_metrics_sync(pq_metrics *metrics, pq_error *err);
+pq_status pq_metrics_close(pq_metrics *metrics, pq_error *err);
+
+/* All lines of a .jsonl file as a JSON array; a torn last line is left out, any other bad line is an error
+ * that names it. */
+pq_status pq_metrics_read(const char *path, json_t **array, pq_error *err);
+
+/* The lines themselves:
+ * metrics  {"iter":0,"split":"val","protocol":"all-tokens","context":64,"loss":..,"loss_se":..,"tokens":..}
+ *          {"iter":10,"split":"train","loss":..,"tokens":..,"lr":..,"grad_norm":..}   (mean since the last
+ * line)
+ *          {"iter":10,"matrix":"h.0.attn.c_attn.weight","sqnr_db":..,"zeros":..,"codes_changed":..,"scale_drift":..}
+ *          {"iter":10,"event":"skipped","reason":"..."}
+ * timing   {"iter":10,"tokens_per_s":..,"elapsed_s":..} */
+
+#endif

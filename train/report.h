@@ -1,0 +1,17 @@
+/* Reports of one or several runs: a self-contained HTML page with SVG curves (gnuplot), text tables, CSV. */
+#ifndef PQ_TRAIN_REPORT_H
+#define PQ_TRAIN_REPORT_H
+
+#include <stdio.h>
+
+#include "base/error.h"
+
+/* Write the HTML page about runs[count] (run folders) to `path` (atomic). Figures need gnuplot; without it
+ * the page says so and keeps its tables. */
+pq_status pq_report_html(const char *const *runs, size_t count, const char *path, bool overwrite,
+                         pq_error *err);
+pq_status pq_report_text(const char *const *runs, size_t count, FILE *out, pq_error *err);
+pq_status pq_report_csv(const char *const *runs, size_t count, const char *path, bool overwrite,
+                        pq_error *err);
+
+#endif
