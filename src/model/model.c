@@ -1,0 +1,115 @@
+/* Owns the in-memory model: its buffers, which matrices are quantized, and the weights that count. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+pq_status pq_model_create(const pq_gpt2_shape *shape, pq_model **out, pq_error *err) {
+    pq_model *model;
+    pq_status status;
+    *out = NULL;
+    PQ_TRY(pq_calloc(1, sizeof *model, "model", &model, err));
+    model->val_loss = NAN;
+    PQ_TRY_TO(status, fail, pq_params_init(shape, &model->params, err));
+    PQ_TRY_TO(status, fail,
+              pq_calloc(model->params.elements, sizeof(float), "weights", &model->weights, err));
+    PQ_TRY_TO(status, fail,
+              pq_calloc(model->params.count, sizeof *model->quant, "quantizers", &model->quant, err));
+    *out = model;
+    return PQ_OK;
+fail:
+    pq_model_destroy(model);
+    return status;
+}
+
+void pq_model_destroy(pq_model *model) {
+    if (!model) return;
+    for (size_t i = 0; model->quant && i < model->params.count; i++) free(model->quant[i].scales);
+    free(model->quant);
+    free(model->weights);
+    free(model->tokenizer);
+    free(model->config);
+    pq_params_deinit(&model->params);
+    free(model);
+}
+
+pq_gpt2_shape pq_model_shape(const pq_model *model) {
+    return model->params.shape;
+}
+
+static pq_status group_size(const pq_param *p, const char *granularity, size_t *group, pq_error *err) {
+    static const struct {
+        const char *name;
+        size_t size;
+    } groups[] = {{"group32", 32}, {"group64", 64}, {"group128", 128}};
+    *group = strcmp(granularity, "row") == 0 ? p->columns : strcmp(granularity, "tensor") == 0 ? p->count : 0;
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if (strcmp(granularity, groups[i].name) == 0) *group = groups[i].size;
+    if (*group == 0)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "quant.granularity: expected tensor, row, group32, group64 or group128, found %s",
+                       granularity);
+    if (*group != p->count && p->columns % *group != 0)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "quant.granularity: %s does not divide a row of %s, which has %zu weights",
+                       granularity, p->name, p->columns);
+    return PQ_OK;
+}
+
+pq_status pq_model_quantize_param(pq_model *model, size_t index, const pq_codebook *codebook,
+                                  const char *granularity, pq_error *err) {
+    const pq_param *p = &model->params.list[index];
+    pq_param_quant *q = &model->quant[index];
+    size_t group;
+    float *scales;
+    if (!p->quantizable)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "%s is not a matrix: norms and biases are never quantized",
+                       p->name);
+    PQ_TRY(group_size(p, granularity, &group, err));
+    size_t count = pq_scale_count(p->rows, p->columns, group);
+    PQ_TRY(pq_calloc(count, sizeof *scales, "scales", &scales, err));
+    free(q->scales);
+    *q = (pq_param_quant){
+        .quantized = true, .codebook = *codebook, .group = group, .scales = scales, .scale_count = count};
+    return PQ_OK;
+}
+
+void pq_model_effective_weights(const pq_model *model, float *out) {
+    for (size_t i = 0; i < model->params.count; i++) {
+        const pq_param *p = &model->params.list[i];
+        const pq_param_quant *q = &model->quant[i];
+        const float *w = model->weights + p->offset;
+        if (q->quantized)
+            pq_matrix_fake_quantize(&q->codebook, w, p->rows, p->columns, q->group, q->scales,
+                                    out + p->offset);
+        else
+            memcpy(out + p->offset, w, p->count * sizeof *w);
+        size_t padded = (i + 1 < model->params.count ? p[1].offset : model->params.elements) - p->offset;
+        memset(out + p->offset + p->count, 0, (padded - p->count) * sizeof *w);
+    }
+}
+
+/* Scales that are all exact in bf16 are stored in two bytes each. */
+static size_t scale_bytes(const float *scales, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &scales[i], sizeof bits);
+        if (bits & 0xFFFFu) return 4;
+    }
+    return 2;
+}
+
+size_t pq_model_weight_bytes(const pq_model *model) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < model->params.count; i++) {
+        const pq_param *p = &model->params.list[i];
+        const pq_param_quant *q = &model->quant[i];
+        bytes += q->quantized ? p->rows * pq_packed_row_bytes(q->codebook.bits, p->columns) +
+                                    q->scale_count * scale_bytes(q->scales, q->scale_count)
+                              : p->count * sizeof(float);
+    }
+    return bytes;
+}
