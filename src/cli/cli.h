@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "base/error.h"
 
@@ -21,8 +22,10 @@ typedef struct pq_command {
     const char *verb;     /* "train" or, for nested ones, "bench train" */
     const char *synopsis; /* what follows "potqat verb" */
     const char *summary;  /* one line, for potqat --help */
-    const char
-        *details; /* the body of --help: what it does, examples, files, exit status; as good as a man page */
+    /* The body of --help: what it does, examples, files; as good as a man page. Lines are indented and
+     * wrapped by the printer (continuation lines keep the line's own indent); a line in capitals, "EXAMPLES",
+     * is a heading. USAGE, OPTIONS and EXIT STATUS are added. */
+    const char *details;
     const pq_flag *flags; /* ended by name = NULL; --threads --json --quiet --help (and -o/--out, --overwrite
                              where `writes`) are added to each command */
     bool writes;
@@ -44,7 +47,15 @@ pq_status pq_cli_real(const pq_cli *cli, const char *flag, double otherwise, dou
 bool pq_cli_json(const pq_cli *cli);
 bool pq_cli_quiet(const pq_cli *cli);
 
-/* One line each in the .c file of the command. */
+/* What main.c does with a command: read words[count] (what stands behind the verb; borrowed, must outlive the
+ * pq_cli), or print its help. Errors: unknown option (names the nearest), missing value, too few or too many
+ * arguments, key=value where none is taken. With --help among the options nothing else is checked. */
+pq_status pq_cli_parse(const pq_command *command, size_t count, const char *const *words, pq_cli **out,
+                       pq_error *err);
+void pq_cli_destroy(pq_cli *cli);
+void pq_cli_print_help(const pq_command *command, FILE *out);
+
+/* Each in the .c file of its command. */
 extern const pq_command pq_cmd_data_fetch, pq_cmd_data_prepare, pq_cmd_train, pq_cmd_quantize, pq_cmd_eval,
     pq_cmd_generate, pq_cmd_export, pq_cmd_inspect, pq_cmd_config, pq_cmd_report, pq_cmd_bench_train;
 
