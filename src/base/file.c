@@ -42,16 +42,33 @@ char *pq_path_join(const char *folder, const char *name) {
     return path;
 }
 
+/* fsync the folder that holds `path`, so that a new name itself survives a power loss. */
+static pq_status sync_folder(const char *path, pq_error *err) {
+    char *copy;
+    PQ_TRY(pq_copy_text(path, &copy, err));
+    int descriptor = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool good = descriptor >= 0 && fsync(descriptor) == 0;
+    int reason = errno;
+    if (descriptor >= 0) close(descriptor);
+    free(copy);
+    return good ? PQ_OK
+                : PQ_FAIL(err, PQ_ERR_IO, "the folder of %s could not be synced: %s", path, strerror(reason));
+}
+
 pq_status pq_folder_create(const char *path, pq_error *err) {
     char *partial;
+    if (!*path) return PQ_FAIL(err, PQ_ERR_USAGE, "a folder's name is empty");
     PQ_TRY(pq_copy_text(path, &partial, err));
     for (char *end = partial + 1;; end++) {
         if (*end != '/' && *end != 0) continue;
         char saved = *end;
         *end = 0;
-        if (mkdir(partial, 0777) != 0 && errno != EEXIST) {
-            pq_status status =
-                PQ_FAIL(err, PQ_ERR_IO, "folder %s could not be made: %s", partial, strerror(errno));
+        pq_status status = PQ_OK;
+        if (mkdir(partial, 0777) == 0)
+            status = sync_folder(partial, err);
+        else if (errno != EEXIST)
+            status = PQ_FAIL(err, PQ_ERR_IO, "folder %s could not be made: %s", partial, strerror(errno));
+        if (status != PQ_OK) {
             free(partial);
             return status;
         }
@@ -65,11 +82,11 @@ pq_status pq_folder_create(const char *path, pq_error *err) {
 
 static pq_status open_for_reading(const char *path, int *descriptor, size_t *size, pq_error *err) {
     struct stat info;
-    *descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    *descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not make us wait */
     if (*descriptor < 0) return PQ_FAIL(err, PQ_ERR_IO, "%s could not be opened: %s", path, strerror(errno));
     if (fstat(*descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
         close(*descriptor);
-        return PQ_FAIL(err, PQ_ERR_IO, "%s is not a regular file", path);
+        return PQ_FAIL(err, PQ_ERR_IO, "%s is not a file", path);
     }
     *size = (size_t)info.st_size;
     return PQ_OK;
@@ -120,6 +137,32 @@ pq_status pq_file_map(const char *path, pq_file_view *out, pq_error *err) {
     return PQ_OK;
 }
 
+pq_status pq_file_hash(const char *path, size_t offset, uint64_t *hash, pq_error *err) {
+    enum { PIECE = 1 << 20 };
+    int descriptor;
+    size_t size;
+    ssize_t got = 0;
+    PQ_TRY(open_for_reading(path, &descriptor, &size, err));
+    XXH3_state_t *state = XXH3_createState();
+    char *piece = malloc(PIECE);
+    bool ready = state && piece && XXH3_64bits_reset(state) == XXH_OK;
+    while (ready) {
+        got = pread(descriptor, piece, PIECE, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        XXH3_64bits_update(state, piece, (size_t)got);
+        offset += (size_t)got;
+    }
+    int reason = errno;
+    if (ready) *hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    free(piece);
+    close(descriptor);
+    if (!ready) return PQ_FAIL(err, PQ_ERR_MEMORY, "%s: no memory to hash it", path);
+    if (got < 0) return PQ_FAIL(err, PQ_ERR_IO, "%s could not be read: %s", path, strerror(reason));
+    return PQ_OK;
+}
+
 void pq_file_view_close(pq_file_view *view) {
     if (view->mapped)
         munmap((void *)view->data, view->size);
@@ -128,17 +171,11 @@ void pq_file_view_close(pq_file_view *view) {
     *view = (pq_file_view){0};
 }
 
-/* fsync the folder that holds `path`, so that the rename itself survives a power loss. */
-static pq_status sync_folder(const char *path, pq_error *err) {
-    char *copy;
-    PQ_TRY(pq_copy_text(path, &copy, err));
-    int descriptor = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool good = descriptor >= 0 && fsync(descriptor) == 0;
-    int reason = errno;
-    if (descriptor >= 0) close(descriptor);
-    free(copy);
-    return good ? PQ_OK
-                : PQ_FAIL(err, PQ_ERR_IO, "the folder of %s could not be synced: %s", path, strerror(reason));
+/* rename that refuses an existing target; by a hard link where the file system cannot do it in one call. */
+static int rename_new(const char *from, const char *to) {
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    return link(from, to) == 0 ? unlink(from) : -1;
 }
 
 pq_status pq_file_publish(const char *temporary, const char *path, bool overwrite, pq_error *err) {
@@ -147,12 +184,11 @@ pq_status pq_file_publish(const char *temporary, const char *path, bool overwrit
     int reason = errno;
     if (descriptor >= 0) close(descriptor);
     if (!synced) return PQ_FAIL(err, PQ_ERR_IO, "%s could not be synced: %s", temporary, strerror(reason));
-    if (overwrite ? rename(temporary, path) != 0 : link(temporary, path) != 0) {
+    if ((overwrite ? rename(temporary, path) : rename_new(temporary, path)) != 0) {
         if (errno == EEXIST)
             return PQ_FAIL(err, PQ_ERR_USAGE, "%s exists already; --overwrite replaces it", path);
         return PQ_FAIL(err, PQ_ERR_IO, "%s could not be put in place: %s", path, strerror(errno));
     }
-    if (!overwrite) unlink(temporary);
     return sync_folder(path, err);
 }
 
