@@ -1,0 +1,68 @@
+/* Owns the choice of kernels: the table starts as ref/ and is overlaid by the instruction sets this CPU has.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+static const pq_kernels reference = {
+    .name = "ref",
+#define PQ_KERNEL(name, x86, arguments) .name = pq_##name##_ref,
+#include "kernels/kernels.def"
+#undef PQ_KERNEL
+};
+
+#if defined(__x86_64__)
+void pq_kernels_overlay_avx2(pq_kernels *table);
+void pq_kernels_overlay_avx512(pq_kernels *table);
+
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+/* Instruction sets in rising order; a cap above the last one (avx512-bf16, amx) keeps them all. */
+static struct level {
+    const char *name;
+    bool (*supported)(void);
+    void (*overlay)(pq_kernels *);
+    pq_kernels table;
+} levels[] = {
+    {.name = "ref"},
+#if defined(__x86_64__)
+    {.name = "avx2", .supported = has_avx2, .overlay = pq_kernels_overlay_avx2},
+    {.name = "avx512", .supported = has_avx512, .overlay = pq_kernels_overlay_avx512},
+#endif
+};
+enum { LEVELS = sizeof levels / sizeof *levels };
+
+const pq_kernels *pq_kernels_of(const char *name) {
+    for (size_t i = 0; i < LEVELS; i++) {
+        if (strcmp(levels[i].name, name) != 0) continue;
+        if (levels[i].supported && !levels[i].supported()) return NULL;
+        if (!levels[i].table.name) {
+            pq_kernels table = reference;
+            if (levels[i].overlay) levels[i].overlay(&table);
+            table.name = levels[i].name;
+            levels[i].table = table;
+        }
+        return &levels[i].table;
+    }
+    return NULL;
+}
+
+const pq_kernels *pq_kernels_get(void) {
+    static const pq_kernels *chosen;
+    if (chosen) return chosen;
+    const char *cap = getenv("POTQAT_CPU");
+    size_t last = LEVELS - 1;
+    for (size_t i = 0; cap && i < LEVELS; i++)
+        if (strcmp(levels[i].name, cap) == 0) last = i;
+    for (size_t i = last + 1; i-- > 0 && !chosen;) chosen = pq_kernels_of(levels[i].name);
+    return chosen;
+}

@@ -1,0 +1,118 @@
+/* Owns every call into the BLAS, and how a product is cut into tiles. */
+#include "kernels/gemm.h"
+
+#include <cblas.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/threads.h"
+
+/* Rows a tile: large enough for the BLAS to run at full speed, small enough to feed several threads. */
+enum { TILE_ROWS = 192, TILE_GRAIN = 16 };
+
+void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A,
+                    size_t lda, const float *B, size_t ldb, bool accumulate, float *C, size_t ldc) {
+    if (M == 0 || N == 0) return;
+    if (K == 0) {
+        for (size_t i = 0; i < M && !accumulate; i++) memset(C + i * ldc, 0, N * sizeof *C);
+        return;
+    }
+    cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
+                transpose_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, 1.0f, A, (int)lda, B,
+                (int)ldb, accumulate ? 1.0f : 0.0f, C, (int)ldc);
+}
+
+typedef struct product {
+    bool transpose_a, transpose_b, accumulate, by_columns;
+    size_t M, N, K, lda, ldb, ldc, tile;
+    const float *A, *B;
+    float *C;
+} product;
+
+static void run_tile(void *context, size_t i) {
+    const product *p = context;
+    size_t first = i * p->tile, extent = p->by_columns ? p->N : p->M;
+    if (first >= extent) return;
+    size_t count = extent - first < p->tile ? extent - first : p->tile;
+    if (p->by_columns)
+        pq_gemm_serial(p->transpose_a, p->transpose_b, p->M, count, p->K, p->A, p->lda,
+                       p->B + first * (p->transpose_b ? p->ldb : 1), p->ldb, p->accumulate, p->C + first,
+                       p->ldc);
+    else
+        pq_gemm_serial(p->transpose_a, p->transpose_b, count, p->N, p->K,
+                       p->A + first * (p->transpose_a ? 1 : p->lda), p->lda, p->B, p->ldb, p->accumulate,
+                       p->C + first * p->ldc, p->ldc);
+}
+
+void pq_gemm(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda,
+             const float *B, size_t ldb, bool accumulate, float *C, size_t ldc) {
+    product p = {.transpose_a = transpose_a,
+                 .transpose_b = transpose_b,
+                 .accumulate = accumulate,
+                 .by_columns = N > M,
+                 .M = M,
+                 .N = N,
+                 .K = K,
+                 .lda = lda,
+                 .ldb = ldb,
+                 .ldc = ldc,
+                 .A = A,
+                 .B = B,
+                 .C = C};
+    size_t extent = p.by_columns ? N : M;
+    size_t tiles =
+        2 * ((extent + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS)); /* even: two threads share them evenly */
+    if (tiles == 0) return;
+    p.tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
+    pq_parallel_for((extent + p.tile - 1) / p.tile, run_tile, &p);
+}
+
+pq_status pq_gemm_check(pq_error *err) {
+    enum { M = 37, N = 65, K = 129 };
+    static const bool flags[] = {false, true};
+    float *a = malloc(sizeof(float) * M * K), *b = malloc(sizeof(float) * K * N),
+          *c = malloc(sizeof(float) * M * N);
+    pq_status status = a && b && c ? PQ_OK : PQ_FAIL(err, PQ_ERR_MEMORY, "no memory for the BLAS check");
+    for (int t = 0; t < 4 && status == PQ_OK; t++) {
+        bool ta = flags[t & 1], tb = flags[t >> 1];
+        /* Small integers: every product and sum is exact in fp32. */
+        for (int i = 0; i < M * K; i++) a[i] = (float)((i * 7 + t) % 17 - 8);
+        for (int i = 0; i < K * N; i++) b[i] = (float)((i * 5 + t) % 13 - 6);
+        pq_gemm_serial(ta, tb, M, N, K, a, ta ? M : K, b, tb ? K : N, false, c, N);
+        for (int i = 0; i < M && status == PQ_OK; i++)
+            for (int j = 0; j < N && status == PQ_OK; j++) {
+                float sum = 0;
+                for (int k = 0; k < K; k++)
+                    sum += a[ta ? k * M + i : i * K + k] * b[tb ? j * K + k : k * N + j];
+                if (c[i * N + j] != sum)
+                    status = PQ_FAIL(err, PQ_ERR_IO,
+                                     "%s computes wrong products on this CPU (expected %g, found %g): set "
+                                     "OPENBLAS_CORETYPE to a supported core, for example Haswell",
+                                     pq_gemm_describe(), (double)sum, (double)c[i * N + j]);
+            }
+    }
+    free(a);
+    free(b);
+    free(c);
+    return status;
+}
+
+const char *pq_gemm_describe(void) {
+    static char text[128];
+    char version[64] = "";
+    sscanf(openblas_get_config(), "OpenBLAS %63s", version);
+    snprintf(text, sizeof text, "OpenBLAS %s %s", version, openblas_get_corename());
+    return text;
+}
+
+int pq_gemm_threads_take(void) {
+    int count = openblas_get_num_threads();
+    openblas_set_num_threads(1);
+    return count;
+}
+
+void pq_gemm_threads_restore(int count) {
+    openblas_set_num_threads(count);
+}

@@ -1,0 +1,31 @@
+/* Matrix products. gemm.c is the only caller of a BLAS. */
+#ifndef PQ_KERNELS_GEMM_H
+#define PQ_KERNELS_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* C[M][N] = op(A)[M][K] op(B)[K][N] (+ C with accumulate). op is the transpose where the flag is set: A is
+ * then stored [K][M], B [N][K]. lda, ldb, ldc: distance of stored rows. In parallel over tiles fixed by the
+ * shape, one BLAS thread each, so the bits do not depend on the number of threads. */
+void pq_gemm(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda,
+             const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
+
+/* The same in the calling thread, for callers that have their own tiles. */
+void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A,
+                    size_t lda, const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
+
+/* Some BLAS builds compute wrong results on some CPUs: compare a few products with plain loops. PQ_ERR_IO
+ * names the library when they differ. */
+pq_status pq_gemm_check(pq_error *err);
+
+/* Library, version and core, for people ("OpenBLAS 0.3.21 Cooperlake"). */
+const char *pq_gemm_describe(void);
+
+/* One BLAS thread a call from here on; returns what it was, to be given back. */
+int pq_gemm_threads_take(void);
+void pq_gemm_threads_restore(int count);
+
+#endif

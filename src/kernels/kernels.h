@@ -1,0 +1,58 @@
+/* The kernel table: filled with ref/, overlaid by what the CPU has. Kernels work on plain arrays in one
+ * thread. */
+#ifndef PQ_KERNELS_KERNELS_H
+#define PQ_KERNELS_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* A dropout mask: element e of tensor `tensor` in iteration `iter` is kept where its 32 random bits are at
+ * least `threshold`. Element e is word (e % 64) / 16 of the Philox block with counter e / 64 * 16 + e % 16,
+ * so that masks depend on nothing but their place and vectors of 8 or 16 lanes make them without shuffles. */
+typedef struct pq_dropout {
+    uint64_t seed, iter;
+    uint32_t tensor;
+    uint32_t threshold; /* p * 2^32 */
+    float keep_scale;   /* 1 / (1 - threshold / 2^32) */
+} pq_dropout;
+
+/* p in [0, 1). */
+pq_dropout pq_dropout_make(double p, uint64_t seed, uint64_t iter, uint32_t tensor);
+
+/* What one AdamW step shares over all weights. g is multiplied by gradient_scale first (clipping). */
+typedef struct pq_adamw_step {
+    float lr, beta1, beta2, epsilon, decay, gradient_scale;
+    float correction1, correction2; /* 1 - beta^t */
+} pq_adamw_step;
+
+/* How magnitudes are rounded to powers of two 1, 2, 4, ... by their bits: those whose bits are below zero_below become
+ * 0; `up` is added to the bits, so that it carries into the exponent from the switch point on (0x400000: 1.5 * 2^k). */
+typedef struct pq_pow2_grid {
+    uint32_t up, zero_below;
+    float top[2]; /* largest power for positive and for negative numbers */
+    bool whole;   /* magnitudes are rounded to integers first, half to even */
+} pq_pow2_grid;
+
+/* Floats of scratch that attention needs a thread. */
+size_t pq_attention_scratch(size_t T, size_t head_size);
+
+typedef struct pq_kernels {
+    const char *name; /* ref, avx2, avx512 */
+#define PQ_KERNEL(name, x86, arguments) void(*name) arguments;
+#include "kernels/kernels.def"
+#undef PQ_KERNEL
+} pq_kernels;
+
+/* The table for this CPU, capped by the environment variable POTQAT_CPU (ref, avx2, avx512 and above). */
+const pq_kernels *pq_kernels_get(void);
+/* The table of one instruction set (tests compare them); NULL where the CPU or the build lacks it. */
+const pq_kernels *pq_kernels_of(const char *name);
+
+#define PQ_KERNEL(name, x86, arguments) void pq_##name##_ref arguments;
+#include "kernels/kernels.def"
+#undef PQ_KERNEL
+
+#endif

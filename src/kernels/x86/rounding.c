@@ -1,0 +1,144 @@
+/* Rounding to powers of two and to integers, in units of a scale; what a search for a scale sums up. */
+#include <string.h>
+
+#include "kernels/x86/x86.h"
+
+enum { CHUNK = 4096 }; /* elements that are summed in fp32 before they go into a double */
+
+typedef struct grid {
+    vi up, zero_below, one;
+    vf top, bottom;
+    bool whole;
+} grid;
+
+ALWAYS_INLINE grid grid_set(const pq_pow2_grid *g) {
+    return (grid){.up = v_iset((int32_t)g->up),
+                  .zero_below = v_iset((int32_t)g->zero_below),
+                  .one = v_bits(v_set(1.0f)),
+                  .top = v_set(g->top[0]),
+                  .bottom = v_set(g->top[1]),
+                  .whole = g->whole};
+}
+
+/* The power of two (or 0) that magnitude a gets. Bits of magnitudes are positive integers in the floats'
+ * order; the minimum with the largest power also takes NaN there. */
+ALWAYS_INLINE vf power_of(const grid *g, vf a, vm negative) {
+    if (g->whole) a = v_round(a);
+    vi bits = v_imin(v_bits(v_abs(a)), v_bits(v_select(negative, g->bottom, g->top)));
+    vi power = v_imax(v_iand(v_iadd(bits, g->up), v_iset(0x7F800000)), g->one);
+    return v_select(v_iless(bits, g->zero_below), v_zero(), v_from_bits(power));
+}
+
+/* Sign of x on a value that is not 0; 0 stays +0. */
+ALWAYS_INLINE vf with_sign(vf value, vm negative) {
+    return v_select(negative, v_sub(v_zero(), value), value);
+}
+
+void PQ_ISA_NAME(pow2_round)(const float *x, const pq_pow2_grid *pow2, float scale, float *out, size_t n) {
+    grid g = grid_set(pow2);
+    vf s = v_set(scale);
+    for (size_t i = 0; i < n; i += VL) {
+        vm m = v_first(n - i);
+        vf a = v_load_some(m, x + i);
+        vm negative = v_less(a, v_zero());
+        vf power = power_of(&g, v_div(v_abs(a), s), negative);
+        v_store_some(m, out + i, with_sign(v_mul(power, s), negative));
+    }
+}
+
+/* Sums of d^2, d q and q^2 over one chunk, added to sums. Lanes past the end must hold a = q = 0. */
+typedef struct partial {
+    vf dd, dq, qq;
+} partial;
+
+ALWAYS_INLINE void partial_add(partial *p, vf a, vf q) {
+    vf d = v_sub(a, q);
+    p->dd = v_fma(d, d, p->dd);
+    p->dq = v_fma(d, q, p->dq);
+    p->qq = v_fma(q, q, p->qq);
+}
+
+ALWAYS_INLINE void partial_flush(const partial *p, double *sums) {
+    sums[0] += (double)v_sum(p->dd);
+    sums[1] += (double)v_sum(p->dq);
+    sums[2] += (double)v_sum(p->qq);
+}
+
+ALWAYS_INLINE void pow2_error_chunk(const grid *g, const float *x, vf inverse, double *sums, size_t n) {
+    partial p = {v_zero(), v_zero(), v_zero()};
+    for (size_t i = 0; i < n; i += VL) {
+        vm m = v_first(n - i);
+        vf w = v_load_some(m, x + i), a = v_mul(v_abs(w), inverse);
+        vf q = power_of(g, a, v_less(w, v_zero()));
+        partial_add(&p, a, v_select(m, q, v_zero()));
+    }
+    partial_flush(&p, sums);
+}
+
+void PQ_ISA_NAME(pow2_error)(const float *x, const pq_pow2_grid *pow2, float scale, double *sums, size_t n) {
+    grid g = grid_set(pow2);
+    vf inverse = v_set(1 / scale);
+    sums[0] = sums[1] = sums[2] = 0;
+    for (size_t i = 0; i < n; i += CHUNK)
+        pow2_error_chunk(&g, x + i, inverse, sums, n - i < CHUNK ? n - i : CHUNK);
+}
+
+ALWAYS_INLINE vf integer_of(vf a, vf low, vf high) {
+    return v_max(v_min(v_round(a), high), low); /* the minimum takes NaN to high */
+}
+
+void PQ_ISA_NAME(integer_round)(const float *x, float low, float high, float scale, float *out, size_t n) {
+    vf s = v_set(scale), l = v_set(low), h = v_set(high);
+    for (size_t i = 0; i < n; i += VL) {
+        vm m = v_first(n - i);
+        vf q = integer_of(v_div(v_load_some(m, x + i), s), l, h);
+        v_store_some(m, out + i, v_add(v_mul(q, s), v_zero())); /* no -0 */
+    }
+}
+
+void PQ_ISA_NAME(integer_error)(const float *x, float low, float high, float scale, double *sums, size_t n) {
+    vf inverse = v_set(1 / scale), l = v_set(low), h = v_set(high);
+    sums[0] = sums[1] = sums[2] = 0;
+    for (size_t first = 0; first < n; first += CHUNK) {
+        partial p = {v_zero(), v_zero(), v_zero()};
+        size_t end = n - first < CHUNK ? n : first + CHUNK;
+        for (size_t i = first; i < end; i += VL) {
+            vf a = v_mul(v_load_some(v_first(end - i), x + i), inverse);
+            partial_add(&p, a, integer_of(a, l, h)); /* low <= 0 <= high: lanes past the end give 0 */
+        }
+        partial_flush(&p, sums);
+    }
+}
+
+void PQ_ISA_NAME(magnitudes)(const float *x, uint32_t *largest, double *sum, size_t n) {
+    vi most = v_iset(0);
+    *sum = 0;
+    for (size_t first = 0; first < n; first += CHUNK) {
+        vf total = v_zero();
+        size_t end = n - first < CHUNK ? n : first + CHUNK;
+        for (size_t i = first; i < end; i += VL) {
+            vf a = v_abs(v_load_some(v_first(end - i), x + i));
+            most = v_imax(most, v_bits(a));
+            total = v_add(total, a);
+        }
+        *sum += (double)v_sum(total);
+    }
+    float lanes[VL];
+    v_store(lanes, v_from_bits(most));
+    *largest = 0;
+    for (size_t i = 0; i < VL; i++) {
+        uint32_t bits;
+        memcpy(&bits, &lanes[i], sizeof bits);
+        if (bits > *largest) *largest = bits;
+    }
+}
+
+void PQ_ISA_NAME(mask_range)(const float *x, float low, float high, float *y, size_t n) {
+    vf l = v_set(low), h = v_set(high);
+    for (size_t i = 0; i < n; i += VL) {
+        vm m = v_first(n - i);
+        vf a = v_load_some(m, x + i), kept = v_load_some(m, y + i);
+        kept = v_select(v_less(a, l), v_zero(), kept);
+        v_store_some(m, y + i, v_select(v_less(h, a), v_zero(), kept));
+    }
+}
