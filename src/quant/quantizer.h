@@ -48,7 +48,12 @@ struct pq_quantizer {
     void (*fake_quantize)(const pq_codebook *codebook, const float *w, float scale, float *out, size_t n);
     /* The absmax scale before it is put on the grid; least is the smallest scale allowed. */
     float (*absmax_scale)(const pq_codebook *codebook, float absmax);
-    double clip; /* the clip mask ends at clip x the largest level on that side (pot: 1.5) */
+    /* sums[3] = sums of d^2, d q and q^2 for the values q that w / scale gets and its errors d = w / scale -
+     * q: the squared error is scale^2 sums[0], and these values have the least at scale (1 + sums[1] /
+     * sums[2]). */
+    void (*error_sums)(const pq_codebook *codebook, const float *w, float scale, double *sums, size_t n);
+    /* The clip mask ends at (clip x the largest level on that side + clip_steps) x s (pot: 1.5, 0). */
+    double clip, clip_steps;
 };
 
 /* NULL where the name or id is not in the table. */

@@ -1,0 +1,131 @@
+/* Owns the loops over whole matrices: tiles of fixed size over the threads, so that nothing depends on how
+ * many run. A matrix is a flat array here: since a group divides a row or is the whole matrix, weight i has
+ * scale i / group. */
+#include <math.h>
+
+#include "base/threads.h"
+#include "kernels/kernels.h"
+#include "quant/quantizer.h"
+
+enum { TILE = 32768 }; /* weights */
+
+typedef struct matrix {
+    const pq_codebook *codebook;
+    const float *w;
+    size_t count, group;
+    const float *scales;
+    float *out; /* values, or the gradient */
+    uint8_t *codes;
+    pq_gradient kind;
+    const pq_scale_options *options; /* of a fit */
+    float *fitted;                   /* NaN where it failed */
+} matrix;
+
+size_t pq_scale_count(size_t rows, size_t columns, size_t group) {
+    if (group >= rows * columns) return 1;
+    return rows * ((columns + group - 1) / group);
+}
+
+/* Call `run` for each stretch of weights of tile `index` that shares a scale. */
+static void for_stretches(const matrix *m, size_t index,
+                          void (*run)(const matrix *m, size_t first, size_t n)) {
+    size_t end = (index + 1) * TILE < m->count ? (index + 1) * TILE : m->count;
+    for (size_t first = index * TILE, stop; first < end; first = stop) {
+        stop = (first / m->group + 1) * m->group;
+        if (stop > end) stop = end;
+        run(m, first, stop - first);
+    }
+}
+
+static void over_tiles(matrix *m, void (*tile)(void *context, size_t index)) {
+    pq_kernels_get(); /* chosen before there are threads */
+    if (m->count) pq_parallel_for((m->count + TILE - 1) / TILE, tile, m);
+}
+
+static void fake_stretch(const matrix *m, size_t first, size_t n) {
+    pq_fake_quantize(m->codebook, m->w + first, m->scales[first / m->group], m->out + first, n);
+}
+
+static void fake_tile(void *context, size_t index) {
+    for_stretches(context, index, fake_stretch);
+}
+
+void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
+                             size_t group, const float *scales, float *out) {
+    matrix m = {
+        .codebook = codebook, .w = w, .count = rows * columns, .group = group, .scales = scales, .out = out};
+    over_tiles(&m, fake_tile);
+}
+
+static void surrogate_stretch(const matrix *m, size_t first, size_t n) {
+    pq_surrogate(m->codebook, m->kind, m->w + first, m->scales[first / m->group], m->out + first, n);
+}
+
+static void surrogate_tile(void *context, size_t index) {
+    for_stretches(context, index, surrogate_stretch);
+}
+
+void pq_matrix_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, size_t rows,
+                         size_t columns, size_t group, const float *scales, float *gradient) {
+    matrix m = {.codebook = codebook,
+                .w = w,
+                .count = rows * columns,
+                .group = group,
+                .scales = scales,
+                .out = gradient,
+                .kind = kind};
+    over_tiles(&m, surrogate_tile);
+}
+
+static void encode_stretch(const matrix *m, size_t first, size_t n) {
+    pq_encode(m->codebook, m->w + first, m->scales[first / m->group], m->codes + first, n);
+}
+
+static void encode_tile(void *context, size_t index) {
+    for_stretches(context, index, encode_stretch);
+}
+
+void pq_matrix_encode(const pq_codebook *codebook, const float *w, size_t rows, size_t columns, size_t group,
+                      const float *scales, uint8_t *codes) {
+    matrix m = {.codebook = codebook,
+                .w = w,
+                .count = rows * columns,
+                .group = group,
+                .scales = scales,
+                .codes = codes};
+    over_tiles(&m, encode_tile);
+}
+
+/* Groups that one tile of a fit takes. */
+static size_t tile_groups(const matrix *m) {
+    return m->group < TILE ? TILE / m->group : 1;
+}
+
+static void fit_tile(void *context, size_t index) {
+    const matrix *m = context;
+    size_t groups = m->count / m->group, first = index * tile_groups(m), end = first + tile_groups(m);
+    for (size_t i = first; i < end && i < groups; i++)
+        if (pq_scale_fit(m->codebook, m->options, m->w + i * m->group, m->group, &m->fitted[i], NULL) !=
+            PQ_OK)
+            m->fitted[i] = NAN;
+}
+
+pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                        size_t rows, size_t columns, size_t group, float *scales, pq_error *err) {
+    matrix m = {.codebook = codebook,
+                .w = w,
+                .count = rows * columns,
+                .group = group,
+                .options = options,
+                .fitted = scales};
+    if (m.count == 0) return PQ_OK;
+    size_t groups = m.count / group;
+    pq_kernels_get();
+    pq_parallel_for((groups + tile_groups(&m) - 1) / tile_groups(&m), fit_tile, &m);
+    for (size_t i = 0; i < groups; i++) {
+        if (!isnan(scales[i])) continue;
+        pq_status status = pq_scale_fit(codebook, options, w + i * group, group, &scales[i], err);
+        return pq_prefix(err, status, "row %zu", i * group / columns);
+    }
+    return PQ_OK;
+}
