@@ -2,6 +2,7 @@
 #ifndef PQ_TRAIN_REPORT_H
 #define PQ_TRAIN_REPORT_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "base/error.h"
