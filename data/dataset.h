@@ -18,8 +18,8 @@ typedef struct pq_data_options {
     const char *tokenizer;      /* char | byte | NULL: the parent's */
     const pq_tokenizer *parent; /* the parent model's tokenizer or NULL; used when given (a kind that
                                    disagrees is an error) */
-    double
-        split[3]; /* shares of train, val, test; contiguous: floor(n * share) as papers.md's reference does */
+    double split[3]; /* shares of train, val, test, at most 1 together; contiguous, each split ends at
+                        floor(n * sum of the shares so far). Prepared folders keep the splits they have */
 } pq_data_options;
 
 typedef struct pq_dataset pq_dataset;
@@ -32,6 +32,7 @@ pq_status pq_dataset_open(const pq_data_options *options, pq_dataset **out, pq_e
 void pq_dataset_close(pq_dataset *dataset);
 
 const pq_tokenizer *pq_dataset_tokenizer(const pq_dataset *dataset); /* borrowed */
+const double *pq_dataset_shares(const pq_dataset *dataset);          /* [3], as split */
 size_t pq_dataset_tokens(const pq_dataset *dataset, pq_split split);
 uint64_t pq_dataset_hash(const pq_dataset *dataset);      /* of the tokens of all splits and the tokenizer */
 const char *pq_dataset_source(const pq_dataset *dataset); /* one line for people: which text, from where */
