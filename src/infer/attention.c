@@ -1,0 +1,49 @@
+/* Owns causal attention over the key/value cache, one head a task. */
+#include <math.h>
+
+#include "base/threads.h"
+#include "infer/engine.h"
+#include "kernels/gemm.h"
+
+typedef struct attention {
+    const float *q, *keys, *values;
+    float *out, *scratch;
+    size_t stride, first, n, heads, head_size;
+} attention;
+
+/* Probabilities of the first `valid` of row[length] in place; what lies beyond is the future: 0. */
+static void softmax(float *row, size_t valid, size_t length) {
+    float largest = row[0];
+    double sum = 0;
+    for (size_t i = 1; i < valid; i++) largest = row[i] > largest ? row[i] : largest;
+    for (size_t i = 0; i < valid; i++) sum += row[i] = expf(row[i] - largest);
+    const float factor = (float)(1 / sum);
+    for (size_t i = 0; i < valid; i++) row[i] *= factor;
+    for (size_t i = valid; i < length; i++) row[i] = 0;
+}
+
+static void attend_head(const attention *a, size_t head, float *scores) {
+    const size_t length = a->first + a->n, width = a->heads * a->head_size, at = head * a->head_size;
+    const float factor = 1.0f / sqrtf((float)a->head_size);
+    pq_gemm_serial(false, true, a->n, length, a->head_size, a->q + at, a->stride, a->keys + at, width, false,
+                   scores, length);
+    for (size_t t = 0; t < a->n; t++) {
+        float *row = scores + t * length;
+        for (size_t i = 0; i <= a->first + t; i++) row[i] *= factor;
+        softmax(row, a->first + t + 1, length);
+    }
+    pq_gemm_serial(false, false, a->n, a->head_size, length, scores, length, a->values + at, width, false,
+                   a->out + at, width);
+}
+
+static void attend_lane(void *context, size_t lane) {
+    const attention *a = context;
+    for (size_t head = lane; head < a->heads; head += PQ_ENGINE_LANES)
+        attend_head(a, head, a->scratch + lane * a->n * (a->first + a->n));
+}
+
+void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
+                         size_t n, size_t heads, size_t head_size, float *out, float *scratch) {
+    attention a = {q, keys, values, out, scratch, stride, first, n, heads, head_size};
+    pq_parallel_for(heads < PQ_ENGINE_LANES ? heads : PQ_ENGINE_LANES, attend_lane, &a);
+}

@@ -1,0 +1,28 @@
+/* The engine's parts inside the room: its buffers, and the product with a packed matrix. */
+#ifndef PQ_INFER_ENGINE_H
+#define PQ_INFER_ENGINE_H
+
+#include <potqat/engine.h>
+
+#include "formats/packed.h"
+
+enum {
+    PQ_ENGINE_BATCH = 64, /* tokens that go through the layers together */
+    PQ_ENGINE_LANES = 16  /* tasks a parallel loop is cut into; each has its own scratch */
+};
+
+/* Rows of a matrix that are decoded at a time: a tile stays in the cache. Depends on the shape alone. */
+size_t pq_tile_rows(size_t columns);
+
+/* out[n][stride, the first `rows` of it] = x[n][columns] weights^T + bias (NULL: none). Tiles of rows are
+ * decoded to scratch[PQ_ENGINE_LANES][pq_tile_rows(columns) * columns] and multiplied in fp32. */
+void pq_packed_matmul(const pq_packed_tensor *weights, const float *bias, const float *x, size_t n,
+                      float *out, size_t stride, float *scratch);
+
+/* Causal attention of n queries at positions first .. first + n - 1 of one sequence. q: rows `stride` apart;
+ * keys, values: [first + n][heads * head_size]; out: [n][heads * head_size]; scratch:
+ * [PQ_ENGINE_LANES][n * (first + n)]. */
+void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
+                         size_t n, size_t heads, size_t head_size, float *out, float *scratch);
+
+#endif
