@@ -137,21 +137,22 @@ pq_status pq_file_map(const char *path, pq_file_view *out, pq_error *err) {
     return PQ_OK;
 }
 
-pq_status pq_file_hash(const char *path, size_t offset, uint64_t *hash, pq_error *err) {
+pq_status pq_file_hash(const char *path, size_t offset, size_t *bytes, uint64_t *hash, pq_error *err) {
     enum { PIECE = 1 << 20 };
     int descriptor;
     size_t size;
     ssize_t got = 0;
     PQ_TRY(open_for_reading(path, &descriptor, &size, err));
+    *bytes = 0;
     XXH3_state_t *state = XXH3_createState();
     char *piece = malloc(PIECE);
     bool ready = state && piece && XXH3_64bits_reset(state) == XXH_OK;
     while (ready) {
-        got = pread(descriptor, piece, PIECE, (off_t)offset);
+        got = pread(descriptor, piece, PIECE, (off_t)(offset + *bytes));
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) break;
         XXH3_64bits_update(state, piece, (size_t)got);
-        offset += (size_t)got;
+        *bytes += (size_t)got;
     }
     int reason = errno;
     if (ready) *hash = XXH3_64bits_digest(state);

@@ -45,7 +45,7 @@ char *pq_path_join(const char *folder, const char *name);    /* heap; NULL on la
 
 /* XXH3, 64 bits: hash of bytes (tokenizers, data, files). */
 uint64_t pq_hash(const void *data, size_t bytes);
-/* The same of a file's bytes from `offset` to its end, read in pieces. */
-pq_status pq_file_hash(const char *path, size_t offset, uint64_t *hash, pq_error *err);
+/* The same of a file's bytes from `offset` to its end, read in pieces; *bytes = how many those were. */
+pq_status pq_file_hash(const char *path, size_t offset, size_t *bytes, uint64_t *hash, pq_error *err);
 
 #endif
