@@ -27,7 +27,6 @@ OWNERS = {
     "hdf5.h": ["store"],
     "cblas.h": ["kernels/gemm.c"],
     "omp.h": ["base", "kernels"],
-    "xxhash.h": ["base"],
 }
 ALIASES = {"model/gpt2_params.def": "model/model.h"}
 
