@@ -292,6 +292,7 @@ void pq_cli_print_help(const pq_command *command, FILE *out) {
         fprintf(out,
                 "%*skey=value              changes one key of the config; potqat config --help lists them\n",
                 INDENT, "");
+    if (command->print_more) command->print_more(out);
     fprintf(
         out,
         "\nEXIT STATUS\n%*s0 done; 1 I/O or a damaged file; 2 usage or config; 3 stopped, can be resumed; 4 "

@@ -32,6 +32,7 @@ typedef struct pq_command {
     bool overrides;  /* takes key=value words */
     int least, most; /* positional arguments */
     pq_status (*run)(const pq_cli *cli, pq_error *err);
+    void (*print_more)(FILE *out); /* what --help prints behind the options; NULL: nothing */
 } pq_command;
 
 size_t pq_cli_count(const pq_cli *cli);                 /* positional arguments */

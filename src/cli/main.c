@@ -13,6 +13,7 @@
 
 /* One row a command, in the order of potqat --help. */
 static const pq_command *const commands[] = {
+    &pq_cmd_config,
     &pq_cmd_report,
     NULL,
 };

@@ -2,8 +2,13 @@
  *
  * C types by schema type: INT int64_t; REAL double; BOOL bool; TEXT and CHOICE const char * (a choice is one
  * of the schema's words; NULL = null); REALS pq_reals; TEXTS pq_texts; PAIRS pq_pairs; OVERRIDES
- * pq_overrides. A nullable INT that is null is PQ_UNSET, a nullable REAL is NaN. All memory belongs to the
- * config. */
+ * pq_overrides. A nullable INT that is null is PQ_UNSET, a nullable REAL is NaN. MAYBE (a nullable truth
+ * value) is int64_t: 0, 1 or PQ_UNSET. EVERY is int64_t: 0 = never, 1 = step, N = every N iters. All memory
+ * belongs to the config.
+ *
+ * Resolved by the loader: model.* from the preset, or from char's values where there is neither a preset nor
+ * init.from. Null stays null, with the meaning that the help gives, in: model.* with init.from (the
+ * parent's), data.tokenizer, train.context, train.decay_iters, eval.context, quant.scale_eps. */
 #ifndef PQ_CONFIG_CONFIG_H
 #define PQ_CONFIG_CONFIG_H
 
