@@ -1,6 +1,7 @@
 /* Owns the making of packed models: encode, pack, lay out, and compare what was written with what was meant.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ struct plan {
     size_t text_count;
     char *owned[8]; /* texts to free */
     size_t owned_count;
-    char tokenizer_hash[PQ_HASH_TEXT], data_hash[PQ_HASH_TEXT], header_hash[PQ_HASH_TEXT];
+    char iter[24], tokenizer_hash[PQ_HASH_TEXT], data_hash[PQ_HASH_TEXT], header_hash[PQ_HASH_TEXT];
 };
 
 static bool scales_fit_bf16(const pq_param_quant *q) {
@@ -108,7 +109,8 @@ static pq_status plan_texts(struct plan *plan, pq_error *err) {
         add_text(plan, "tokenizer_hash", plan->tokenizer_hash);
     }
     add_text(plan, "config", model->config);
-    PQ_TRY(add_owned(plan, "iter", pq_packed_number_text((double)model->iter), err));
+    snprintf(plan->iter, sizeof plan->iter, "%" PRId64, model->iter);
+    add_text(plan, "iter", plan->iter);
     PQ_TRY(add_owned(plan, "val_loss", pq_packed_number_text(model->val_loss), err));
     memset(plan->data_hash, '0', PQ_HASH_TEXT - 1); /* known once the data stands; of the same length */
     memset(plan->header_hash, '0', PQ_HASH_TEXT - 1);
