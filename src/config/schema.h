@@ -3,6 +3,8 @@
 #ifndef PQ_CONFIG_SCHEMA_H
 #define PQ_CONFIG_SCHEMA_H
 
+#include "config/config.h" /* the types of the fields */
+
 #define PQ_C_INT       int64_t
 #define PQ_C_REAL      double
 #define PQ_C_BOOL      bool

@@ -6,6 +6,7 @@ usage: repository.py SOURCE-ROOT
 """
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -19,8 +20,8 @@ LARGEST = 400_000  # bytes: data are fetched, not kept here
 
 
 def main(root):
-    listed = subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True)
-    if listed.returncode:
+    listed = shutil.which("git") and subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True)
+    if not listed or listed.returncode:
         print("skipped: this is no git checkout, so the files of the repository are not known")
         return 77
     bad, count = [], 0
