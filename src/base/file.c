@@ -205,7 +205,7 @@ pq_status pq_file_create(const char *path, bool overwrite, pq_file_writer *out, 
         return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
     }
     snprintf(out->temporary, bytes, "%s.tmp-%ld", path, (long)getpid());
-    out->stream = fopen(out->temporary, "wbe");
+    out->stream = fopen(out->temporary, "w+be");
     if (!out->stream) {
         pq_status status =
             PQ_FAIL(err, PQ_ERR_IO, "%s could not be created: %s", out->temporary, strerror(errno));

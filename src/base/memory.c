@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_pointer, pq_error *err) {
     void **out = out_pointer;
@@ -27,4 +28,20 @@ pq_status pq_copy_text(const char *text, char **out, pq_error *err) {
     *out = strdup(text);
     return *out ? PQ_OK
                 : PQ_FAIL(err, PQ_ERR_MEMORY, "a text of %zu bytes could not be copied", strlen(text));
+}
+
+pq_status pq_pages_reserve(size_t bytes, const char *what, void *out_pointer, pq_error *err) {
+    void **out = out_pointer;
+    *out = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                -1, 0);
+    if (*out == MAP_FAILED) {
+        *out = NULL;
+        return PQ_FAIL(err, PQ_ERR_MEMORY, "%s: %zu bytes could not be reserved", what, bytes);
+    }
+    madvise(*out, bytes, MADV_HUGEPAGE); /* advice only: failing is fine */
+    return PQ_OK;
+}
+
+void pq_pages_release(void *memory, size_t bytes) {
+    if (memory) munmap(memory, bytes ? bytes : 1);
 }

@@ -22,4 +22,9 @@ static inline size_t pq_round_up(size_t n, size_t step) {
 /* A copy of `text` on the heap (NULL stays NULL); raises on lack of memory. */
 pq_status pq_copy_text(const char *text, char **out, pq_error *err);
 
+/* A large zeroed block straight from the kernel (huge pages where it can): pages never touched cost nothing.
+ */
+pq_status pq_pages_reserve(size_t bytes, const char *what, void *out_pointer, pq_error *err);
+void pq_pages_release(void *memory, size_t bytes); /* NULL is fine */
+
 #endif

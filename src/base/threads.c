@@ -49,3 +49,7 @@ void pq_parallel_for(size_t count, void (*task)(void *context, size_t i), void *
         for (size_t i = rank * count / n, end = (rank + 1) * count / n; i < end; i++) task(context, i);
     }
 }
+
+int pq_thread_index(void) {
+    return omp_get_thread_num();
+}

@@ -16,4 +16,7 @@ int pq_threads_get(void);
  * runs. Tasks must not write the same memory. Nested calls run serially. */
 void pq_parallel_for(size_t count, void (*task)(void *context, size_t i), void *context);
 
+/* The running thread's number in [0, pq_threads_get()), for scratch that is not shared. */
+int pq_thread_index(void);
+
 #endif

@@ -27,46 +27,46 @@ void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size
 typedef struct product {
     bool transpose_a, transpose_b, accumulate, by_columns;
     size_t M, N, K, lda, ldb, ldc, tile;
-    const float *A, *B;
+    const float *A, *B, *bias;
     float *C;
 } product;
 
 static void run_tile(void *context, size_t i) {
     const product *p = context;
     size_t first = i * p->tile, extent = p->by_columns ? p->N : p->M;
-    if (first >= extent) return;
     size_t count = extent - first < p->tile ? extent - first : p->tile;
-    if (p->by_columns)
-        pq_gemm_serial(p->transpose_a, p->transpose_b, p->M, count, p->K, p->A, p->lda,
-                       p->B + first * (p->transpose_b ? p->ldb : 1), p->ldb, p->accumulate, p->C + first,
-                       p->ldc);
-    else
-        pq_gemm_serial(p->transpose_a, p->transpose_b, count, p->N, p->K,
-                       p->A + first * (p->transpose_a ? 1 : p->lda), p->lda, p->B, p->ldb, p->accumulate,
-                       p->C + first * p->ldc, p->ldc);
+    size_t row = p->by_columns ? 0 : first, column = p->by_columns ? first : 0;
+    size_t rows = p->by_columns ? p->M : count, columns = p->by_columns ? count : p->N;
+    float *C = p->C + row * p->ldc + column;
+    for (size_t r = 0; p->bias && r < rows; r++)
+        memcpy(C + r * p->ldc, p->bias + column, columns * sizeof *C);
+    pq_gemm_serial(
+        p->transpose_a, p->transpose_b, rows, columns, p->K, p->A + row * (p->transpose_a ? 1 : p->lda),
+        p->lda, p->B + column * (p->transpose_b ? p->ldb : 1), p->ldb, p->accumulate || p->bias, C, p->ldc);
+}
+
+static void run(product *p) {
+    p->by_columns = p->N > p->M;
+    size_t extent = p->by_columns ? p->N : p->M;
+    size_t tiles =
+        2 * ((extent + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS)); /* even: two threads share them evenly */
+    if (tiles == 0) return;
+    p->tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
+    pq_parallel_for((extent + p->tile - 1) / p->tile, run_tile, p);
 }
 
 void pq_gemm(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda,
              const float *B, size_t ldb, bool accumulate, float *C, size_t ldc) {
-    product p = {.transpose_a = transpose_a,
-                 .transpose_b = transpose_b,
-                 .accumulate = accumulate,
-                 .by_columns = N > M,
-                 .M = M,
-                 .N = N,
-                 .K = K,
-                 .lda = lda,
-                 .ldb = ldb,
-                 .ldc = ldc,
-                 .A = A,
-                 .B = B,
-                 .C = C};
-    size_t extent = p.by_columns ? N : M;
-    size_t tiles =
-        2 * ((extent + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS)); /* even: two threads share them evenly */
-    if (tiles == 0) return;
-    p.tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
-    pq_parallel_for((extent + p.tile - 1) / p.tile, run_tile, &p);
+    product p = {.transpose_a = transpose_a, .transpose_b = transpose_b, .accumulate = accumulate};
+    p.M = M, p.N = N, p.K = K, p.A = A, p.lda = lda, p.B = B, p.ldb = ldb, p.C = C, p.ldc = ldc;
+    run(&p);
+}
+
+void pq_gemm_bias(bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B,
+                  size_t ldb, const float *bias, float *C, size_t ldc) {
+    product p = {.transpose_b = transpose_b, .bias = bias};
+    p.M = M, p.N = N, p.K = K, p.A = A, p.lda = lda, p.B = B, p.ldb = ldb, p.C = C, p.ldc = ldc;
+    run(&p);
 }
 
 pq_status pq_gemm_check(pq_error *err) {

@@ -13,7 +13,11 @@
 void pq_gemm(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda,
              const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
 
-/* The same in the calling thread, for callers that have their own tiles. */
+/* C = A op(B) + bias in every row (NULL: none), A not transposed: what a linear layer does. */
+void pq_gemm_bias(bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B,
+                  size_t ldb, const float *bias, float *C, size_t ldc);
+
+/* pq_gemm in the calling thread, for callers that have their own tiles. */
 void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A,
                     size_t lda, const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
 

@@ -1,0 +1,134 @@
+/* A static graph: tensors and nodes are added once, a plan gives every buffer its place, then the same steps
+ * run for each micro-batch.
+ *
+ * A tensor is an activation [tokens][columns] (tokens = batch x context, the maximum the graph was built for)
+ * or a parameter, whose values and gradients live in flat buffers outside. The backward pass of a node runs
+ * in reverse order and adds to its inputs' gradients.
+ *
+ * Plan. The schedule is: forward of each node; then, node by node from the last, backward - with a second
+ * forward
+ * ("recompute") of nodes whose outputs were not kept. Each buffer (a value, a recomputed value, a gradient)
+ * lives from the first to the last step that touches it; offsets are given so that buffers alive together
+ * never overlap. Peak memory is therefore known before the first step. */
+#ifndef PQ_GRAPH_GRAPH_H
+#define PQ_GRAPH_GRAPH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+typedef struct pq_graph pq_graph;
+typedef struct pq_node pq_node;
+
+enum { PQ_MAX_INPUTS = 4, PQ_MAX_OUTPUTS = 3, PQ_NONE = -1 };
+
+/* What an op is: shapes are checked by the function that adds the node; forward and backward do the work. */
+typedef struct pq_op {
+    const char *name;
+    void (*forward)(const pq_graph *graph, const pq_node *node);
+    void (*backward)(const pq_graph *graph, const pq_node *node);
+    unsigned reads_inputs;  /* bit i: backward reads the value of input i */
+    unsigned reads_outputs; /* bit i: backward reads the value of output i */
+    bool cheap;             /* outputs are recomputed for the backward pass instead of kept */
+    /* Whether the gradient of input i may be the very buffer of the output's gradient (NULL: never). */
+    bool (*gradient_in_place)(const pq_node *node, int input);
+} pq_op;
+
+/* A node's constants; each op reads its own. */
+typedef struct pq_attributes {
+    size_t heads;
+    double dropout;
+    bool tanh;
+} pq_attributes;
+
+struct pq_node {
+    const pq_op *op;
+    int inputs[PQ_MAX_INPUTS];   /* tensors; PQ_NONE where an optional one is absent */
+    int outputs[PQ_MAX_OUTPUTS]; /* tensors */
+    pq_attributes attributes;
+    size_t scratch;                 /* bytes the node needs while it runs */
+    int block;                      /* the transformer block it belongs to, PQ_NONE outside */
+    int index;                      /* place in the graph; also the dropout stream */
+    bool accumulate[PQ_MAX_INPUTS]; /* set by the plan: a later node has already put a gradient there */
+};
+
+typedef struct pq_tensor {
+    size_t rows, columns;
+    bool parameter, kept_small; /* kept_small: a few numbers a row, never recomputed (means, log-sums) */
+    size_t offset;              /* parameters: elements into the flat buffers */
+    bool quantized;             /* parameters: the value is the fake-quantized one */
+    float *value, *gradient;    /* set while the graph runs */
+    int producer;
+} pq_tensor;
+
+/* What a plan needs, in bytes. */
+typedef struct pq_plan_size {
+    size_t activations, scratch;
+} pq_plan_size;
+
+/* One micro-batch. */
+typedef struct pq_batch {
+    const uint16_t *tokens; /* [batch][context] */
+    const int32_t *targets; /* [batch][context]; < 0: no loss */
+    float *losses;          /* [batch][context], nats */
+    float loss_scale;       /* of the gradient: 1 / (targets of the whole iteration) */
+    bool training;          /* dropout */
+    bool first;             /* of the iteration: parameter gradients are overwritten, not added to */
+    uint64_t seed, iter;    /* of dropout */
+    uint64_t sequence;      /* number, in the iteration, of the first sequence */
+} pq_batch;
+
+struct pq_graph {
+    size_t batch, context, tokens, vocab;
+    pq_tensor *tensors;
+    size_t tensor_count;
+    pq_node *nodes;
+    size_t node_count;
+    int block; /* given to nodes that are added */
+    const pq_kernels *kernels;
+    const pq_batch *run; /* the micro-batch that is running */
+    float *scratch;
+    struct pq_plan *plan;
+};
+
+pq_status pq_graph_create(size_t batch, size_t context, size_t vocab, pq_graph **out, pq_error *err);
+void pq_graph_destroy(pq_graph *graph);
+
+/* Add a parameter [rows][columns] (rows 0: a vector) at `offset` of the flat buffers, an activation, a node.
+ * The number of the new tensor or node is returned through `out`. */
+pq_status pq_graph_add_parameter(pq_graph *graph, size_t rows, size_t columns, size_t offset, bool quantized,
+                                 int *out, pq_error *err);
+pq_status pq_graph_add_activation(pq_graph *graph, size_t columns, bool kept_small, int *out, pq_error *err);
+/* Inputs and outputs are ended by PQ_NONE or their maximum; an absent optional input is written as PQ_NONE
+ * - 1. */
+pq_status pq_graph_add_node(pq_graph *graph, const pq_node *node, pq_error *err);
+static inline const pq_tensor *pq_graph_tensor(const pq_graph *graph, int tensor) {
+    return &graph->tensors[tensor];
+}
+
+/* Make the schedule and lay out memory. Without `backward` only the forward steps are planned.
+ * recompute_blocks: keep only what passes between blocks. */
+pq_status pq_graph_plan(pq_graph *graph, bool backward, bool recompute_blocks, pq_plan_size *size,
+                        pq_error *err);
+/* Memory for the plan: `activations` and `scratch` of at least the sizes told, borrowed; values may be shared
+ * with another graph that does not run between this one's forward and backward. */
+void pq_graph_place(pq_graph *graph, void *activations, void *scratch);
+/* Parameters: latent weights, fake-quantized weights (for tensors marked quantized), gradients; flat,
+ * borrowed. */
+void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gradients);
+
+/* Run the forward steps; with a plan for it, the backward steps too. Losses stand in batch->losses. */
+void pq_graph_forward(pq_graph *graph, const pq_batch *batch);
+void pq_graph_backward(pq_graph *graph, const pq_batch *batch);
+
+/* Nanoseconds each node has taken since the last reset (forward, with recomputation, and backward), for
+ * profiles. */
+typedef struct pq_node_time {
+    uint64_t forward, backward;
+} pq_node_time;
+const pq_node_time *pq_graph_times(const pq_graph *graph);
+
+#endif
