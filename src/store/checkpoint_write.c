@@ -1,6 +1,5 @@
 /* Owns writing checkpoints. HDF5 writes under a temporary name; the seal, fsync and rename come after HDF5
  * has closed the file. HDF5 is not thread-safe: one thread at a time may be in this room. */
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,32 +7,26 @@
 #include "base/file.h"
 #include "store/checkpoint.h"
 #include "store/layout.h"
+#include "store/sink.h"
 
-/* The first failure sticks: everything after it is skipped, and `reason` keeps why. */
+/* The first failure sticks and everything after it is skipped. */
 typedef struct writer {
+    pq_sink sink;
     bool failed;
-    char reason[160];
+    char reason[160]; /* HDF5's, where the disk is not to blame */
 } writer;
 
-/* HDF5 puts the system's message into the text of its innermost error. */
 static herr_t take_reason(unsigned n, const H5E_error2_t *error, void *context) {
     writer *w = context;
-    const char *mark = error->desc ? strstr(error->desc, "error message = '") : NULL;
-    if (mark) {
-        mark += strlen("error message = '");
-        snprintf(w->reason, sizeof w->reason, "%.*s", (int)strcspn(mark, "'"), mark);
-    } else if (n == 0) {
-        snprintf(w->reason, sizeof w->reason, "%s", error->desc ? error->desc : "HDF5 gave no reason");
-    }
+    if (n == 0)
+        snprintf(w->reason, sizeof w->reason, "HDF5: %s", error->desc ? error->desc : "no reason given");
     return 0;
 }
 
 /* Wrapped around each HDF5 call, whose results (hid_t and herr_t) are negative on failure. */
 static hid_t keep(writer *w, hid_t result) {
-    if (result < 0 && !w->failed) {
-        w->failed = true;
-        H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_reason, w);
-    }
+    if (result < 0 && !w->failed) H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_reason, w);
+    w->failed |= result < 0 || w->sink.reason != 0;
     return result;
 }
 
@@ -164,16 +157,18 @@ static void put_model(writer *w, hid_t file, const pq_model *model, const pq_tra
 /* Everything behind the seal. */
 static void put_file(writer *w, const char *path, const pq_model *model, const pq_training_state *state) {
     hid_t creation = keep(w, H5Pcreate(H5P_FILE_CREATE)), access = keep(w, pq_hdf5_access());
+    hid_t driver = keep(w, pq_sink_driver());
     keep(w, H5Pset_userblock(creation, PQ_SEAL_BYTES));
     keep(w, H5Pset_obj_track_times(creation, false));
+    keep(w, pq_sink_use(access, driver, &w->sink));
     hid_t file = w->failed ? H5I_INVALID_HID : keep(w, H5Fcreate(path, H5F_ACC_TRUNC, creation, access));
-    if (!w->failed) {
+    if (file >= 0) {
         put_model(w, file, model, state);
-        if (!w->failed) keep(w, H5Fflush(file, H5F_SCOPE_GLOBAL));
+        keep(w, H5Fclose(file));
     }
-    if (file >= 0) keep(w, H5Fclose(file));
     H5Pclose(access);
     H5Pclose(creation);
+    H5FDunregister(driver);
 }
 
 static pq_status check_finite(const pq_params *params, const float *values, const char *what, pq_error *err) {
@@ -215,11 +210,13 @@ pq_status pq_checkpoint_write(const char *path, bool overwrite, const pq_model *
     size_t bytes;
     PQ_TRY(check_contents(model, state, err));
     PQ_TRY(pq_file_create(path, overwrite, &out, err));
+    w.sink.descriptor = fileno(out.stream);
     pq_hdf5_begin(&saved);
     put_file(&w, out.temporary, model, state);
     pq_hdf5_end(&saved);
     if (w.failed) {
-        status = PQ_FAIL(err, PQ_ERR_IO, "%s could not be written: %s", path, w.reason);
+        status = PQ_FAIL(err, PQ_ERR_IO, "%s could not be written: %s", path,
+                         w.sink.reason ? strerror(w.sink.reason) : w.reason);
         goto fail;
     }
     PQ_TRY_TO(status, fail, pq_file_hash(out.temporary, PQ_SEAL_BYTES, &bytes, &hash, err));

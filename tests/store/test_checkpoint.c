@@ -212,7 +212,7 @@ static void replace(const char *name, hid_t type, int rank, const hsize_t *size,
     }
     if (H5Lexists(whole_file, name, H5P_DEFAULT) > 0) H5Ldelete(whole_file, name, H5P_DEFAULT);
     hid_t dataset = H5Dcreate2(whole_file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT);
-    ck_assert(dataset >= 0);
+    ck_assert_msg(dataset >= 0, "%s", name);
     H5Dclose(dataset);
     H5Sclose(space);
     H5Pclose(properties);
@@ -386,7 +386,7 @@ static const char *change(int number) {
         const hsize_t one = 1;
         hid_t type = H5Tcopy(H5T_C_S1);
         H5Tset_size(type, H5T_VARIABLE);
-        replace("config", type, 1, &one, true);
+        replace("config", type, 1, &one, false); /* HDF5 has no checksums for these */
         H5Tclose(type);
         return "config is";
     }
