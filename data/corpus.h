@@ -25,7 +25,8 @@
 #define PQ_CORPUS_BRANCHES   8
 #define PQ_CORPUS_SEPARATORS 4
 #define PQ_CORPUS_PARTS      64      /* every probability is a multiple of 1/64 */
-#define PQ_CORPUS_CHARACTERS 1000000 /* length of the corpus that data.path=builtin names */
+#define PQ_CORPUS_CHARACTERS 1000000 /* data.path=builtin names this length ... */
+#define PQ_CORPUS_SEED       1337    /* ... and seed */
 
 typedef struct pq_corpus {
     char word[PQ_CORPUS_WORDS][12];

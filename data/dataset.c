@@ -16,7 +16,7 @@
 #include "data/fetch.h"
 #include "data/shards.h"
 
-enum { CORPUS_SEED = 1337, LEAST = 2 /* tokens of a split: one to read, one to predict */ };
+enum { LEAST = 2 /* tokens of a split: one to read, one to predict */ };
 
 /* Tokens that follow one another in memory: a whole split, or one shard of it. */
 typedef struct piece {
@@ -50,7 +50,7 @@ static pq_status load_builtin(const char *instead, text *out, pq_error *err) {
     pq_corpus corpus;
     char *characters;
     pq_corpus_init(&corpus);
-    PQ_TRY(pq_corpus_generate(&corpus, CORPUS_SEED, PQ_CORPUS_CHARACTERS, &characters, err));
+    PQ_TRY(pq_corpus_generate(&corpus, PQ_CORPUS_SEED, PQ_CORPUS_CHARACTERS, &characters, err));
     out->view = (pq_file_view){.data = characters, .size = PQ_CORPUS_CHARACTERS};
     out->floor = corpus.entropy;
     return asprintf(&out->name, "the built-in corpus%s%s", instead ? " in place of " : "",
@@ -94,11 +94,13 @@ static pq_status load_file(const char *path, text *out, pq_error *err) {
     return pq_copy_text(path, &out->name, err);
 }
 
-/* Where a split of n tokens ends whose shares sum to `share`. Sums like 0.7 + 0.2 lie a rounding error below
- * the decimal number that was meant; 12 digits bring it back. */
+/* Where a split of n tokens ends when the shares up to it sum to `share`: floor(n * share), but sums like
+ * 0.7 + 0.2 lie a rounding error below the decimal number that was meant and must not lose a token by that.
+ */
 static size_t boundary(size_t n, double share) {
-    share = round(share * 1e12) / 1e12;
-    return share >= 1 ? n : (size_t)((double)n * share);
+    double exact = (double)n * share, nearest = round(exact);
+    size_t end = (size_t)(fabs(exact - nearest) <= 1e-15 * (double)n ? nearest : exact);
+    return end < n ? end : n;
 }
 
 static void add_piece(pq_dataset *dataset, pq_split split, const uint16_t *tokens, size_t count) {
