@@ -34,15 +34,14 @@ passed=0 failed=0 skipped=0
 suite() {
     folder=$1 status=0
     shift
-    log=$folder/meson-logs/testlog.json
-    rm -f "$log"
+    rm -f "$folder"/meson-logs/testlog*.json
     meson test -C "$folder" --print-errorlogs "$@" || status=$?
     # A test's line says how it ended; meson itself may fail without having run one.
-    counts=$(python3 - "$log" <<'END'
-import json, os, sys
+    counts=$(python3 - "$folder" <<'END'
+import glob, json, sys
 count = {"passed": 0, "failed": 0, "skipped": 0}
-if os.path.exists(sys.argv[1]):
-    for line in open(sys.argv[1]):
+for log in glob.glob(sys.argv[1] + "/meson-logs/testlog*.json"):  # a wrapper's name is part of the name
+    for line in open(log):
         result = json.loads(line)["result"]
         count[{"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(result, "failed")] += 1
 print(*count.values())
