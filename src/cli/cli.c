@@ -290,7 +290,7 @@ void pq_cli_print_help(const pq_command *command, FILE *out) {
         for (const pq_flag *flag = all.table[t]; flag->name; flag++) print_flag(out, flag);
     if (command->overrides)
         fprintf(out,
-                "%*skey=value              changes one key of the config; potqat config --help lists them\n",
+                "%*skey=value               changes one key of the config; potqat config --help lists them\n",
                 INDENT, "");
     if (command->print_more) command->print_more(out);
     fprintf(

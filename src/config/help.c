@@ -52,7 +52,7 @@ void pq_key_allowed(const pq_key *key, char *out, size_t bytes) {
         break;
     case PQ_KEY_BOOL:
     case PQ_KEY_MAYBE:
-        add(&l, "true or false");
+        add(&l, key->nullable ? "true, false" : "true or false");
         break;
     case PQ_KEY_TEXT:
         add(&l, "a text");
