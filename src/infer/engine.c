@@ -123,6 +123,14 @@ int64_t pq_engine_position(const pq_engine *engine) {
     return (int64_t)engine->position;
 }
 
+int64_t pq_engine_context(const pq_engine *engine) {
+    return (int64_t)engine->context;
+}
+
+size_t pq_engine_vocab(const pq_engine *engine) {
+    return engine->vocab;
+}
+
 static void add_to_stream(pq_engine *e, const float *change, size_t n) {
     pq_kernels_get()->add(e->x, change, e->x, n * e->width);
 }

@@ -11,6 +11,10 @@ enum {
     PQ_ENGINE_LANES = 16  /* tasks a parallel loop is cut into; each has its own scratch */
 };
 
+/* Tokens a sequence may have, and ids there are. */
+int64_t pq_engine_context(const pq_engine *engine);
+size_t pq_engine_vocab(const pq_engine *engine);
+
 /* Rows of a matrix that are decoded at a time: a tile stays in the cache. Depends on the shape alone. */
 size_t pq_tile_rows(size_t columns);
 

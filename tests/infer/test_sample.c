@@ -137,6 +137,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("sample");
     TCase *tests = tcase_create("sample");
+    tcase_set_timeout(tests, 0);
     tcase_add_test(tests, plain);
     tcase_add_test(tests, temperature);
     tcase_add_test(tests, top_k);
