@@ -3,7 +3,6 @@
 #define PQ_TRAIN_REPORT_H
 
 #include <stdbool.h>
-#include <stdbool.h>
 #include <stdio.h>
 
 #include "base/error.h"

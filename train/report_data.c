@@ -339,6 +339,19 @@ bool pq_report_summarize(const pq_report_run *run, size_t group, pq_report_summa
     return out->first != NULL;
 }
 
+bool pq_report_evaluated(const pq_report_run *run, size_t group) {
+    pq_report_summary unused;
+    return pq_report_summarize(run, group, &unused);
+}
+
+bool pq_report_new_floor(const pq_report *report, size_t group, size_t index) {
+    double floor_loss = report->runs[index].floor;
+    if (!isfinite(floor_loss) || !pq_report_evaluated(&report->runs[index], group)) return false;
+    for (size_t i = 0; i < index; i++)
+        if (report->runs[i].floor == floor_loss && pq_report_evaluated(&report->runs[i], group)) return false;
+    return true;
+}
+
 const char *pq_report_group_name(const pq_report_group *group, char *out, size_t bytes) {
     char context[40] = "", stride[40] = "";
     if (group->context >= 0) snprintf(context, sizeof context, ", context %lld", (long long)group->context);

@@ -68,6 +68,10 @@ typedef struct pq_report_summary {
     const pq_report_eval *first, *last, *best;
 } pq_report_summary;
 bool pq_report_summarize(const pq_report_run *run, size_t group, pq_report_summary *out);
+bool pq_report_evaluated(const pq_report_run *run, size_t group);
+/* Whether run `index`, evaluated under the protocol, knows the entropy of its text and no run before it has
+ * the same one: each floor is shown once. */
+bool pq_report_new_floor(const pq_report *report, size_t group, size_t index);
 
 /* "val, all-tokens, context 64" */
 const char *pq_report_group_name(const pq_report_group *group, char *out, size_t bytes);

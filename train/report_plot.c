@@ -11,7 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/memory.h"
+#include "train/report.h"
 
 #define INK         "#123456" /* stands for the colour of text in the script, replaced in the SVG */
 #define MOST_POINTS 400       /* of a training curve; more are averaged in runs of equal length */
@@ -27,7 +29,7 @@ static const struct {
     int width, height, font, x_steps;
 } places[] = {[PQ_FIGURE_WIDE] = {"wide", 860, 400, 13, 10},
               [PQ_FIGURE_NARROW] = {"narrow", 360, 300, 12, 4},
-              [PQ_FIGURE_FILE] = {"file", 860, 480, 13, 10}};
+              [PQ_FIGURE_FILE] = {"file", 860, 410, 13, 10}};
 
 /* The smallest of 1, 2, 5 x 10^k that covers `span` in at most `steps` steps. */
 static double nice_step(double span, int steps) {
@@ -92,11 +94,14 @@ static void write_y_axis(FILE *script, extent e) {
     double from = e.least / 1.05, to = e.largest * 1.05, wide = log10(to / from);
     const char *separator = "";
     fprintf(script, "set logscale y\nset yrange [%.9g:%.9g]\nset mytics 1\nset ytics (", from, to);
-    for (int decade = (int)floor(log10(from)); decade <= (int)ceil(log10(to)); decade++)
+    int every = wide > 6 ? (int)ceil(wide / 6) : 1;
+    for (int decade = (int)floor(log10(from)); decade <= (int)ceil(log10(to)); decade += every)
         for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
             double mark = marks[i] * pow(10, decade);
             bool coarse = i == 0 || i == 3 || i == 7, fine = coarse || i == 2 || i == 5;
-            if (mark < from || mark > to || (wide > 1.2 && !coarse) || (wide > 0.7 && !fine)) continue;
+            if (mark < from || mark > to || (wide > 3 && i) || (wide > 1.2 && !coarse) ||
+                (wide > 0.7 && !fine))
+                continue;
             fprintf(script, "%s'%.9g' %.9g", separator, mark, mark);
             separator = ", ";
         }
@@ -104,7 +109,7 @@ static void write_y_axis(FILE *script, extent e) {
 }
 
 /* A title in gnuplot's single quotes, where nothing but the quote itself is special; cut to fit a legend. */
-static void write_title(FILE *script, const char *label, const char *what) {
+static void write_title(FILE *script, const char *label) {
     size_t length = strlen(label), kept = length < 40 ? length : 40;
     while (kept < length && kept > 0 && ((unsigned char)label[kept] & 0xC0) == 0x80) kept--;
     fputs(" title '", script);
@@ -112,37 +117,26 @@ static void write_title(FILE *script, const char *label, const char *what) {
         if (label[i] == '\'') fputc('\'', script);
         fputc(label[i], script);
     }
-    fprintf(script, "%s%s'", kept < length ? "…" : "", what);
-}
-
-/* The loss the text itself allows, one dashed line for each different one. */
-static bool first_with_floor(const pq_report *report, size_t index) {
-    double floor_loss = report->runs[index].floor;
-    if (!isfinite(floor_loss)) return false;
-    for (size_t i = 0; i < index; i++)
-        if (report->runs[i].floor == floor_loss) return false;
-    return true;
+    fputs(kept < length ? "…'" : "'", script);
 }
 
 static void write_curves(FILE *script, const pq_report *report, size_t group, pq_figure_kind kind) {
     const char *separator = "plot ";
     for (size_t i = 0; i < report->count && kind == PQ_FIGURE_LOSS; i++) {
-        if (!report->runs[i].training_count) continue;
-        fprintf(script, "%s$train%zu with lines lw 1 lc rgb '#80%s'", separator, i,
+        if (!report->runs[i].training_count || !pq_report_evaluated(&report->runs[i], group)) continue;
+        fprintf(script, "%s$train%zu with lines lw 1 lc rgb '#60%s' notitle", separator, i,
                 pq_figure_colors[i % 8] + 1);
-        write_title(script, report->runs[i].label, ", training");
         separator = ", ";
     }
     for (size_t i = 0; i < report->count; i++) {
-        pq_report_summary unused;
-        if (!pq_report_summarize(&report->runs[i], group, &unused)) continue;
+        if (!pq_report_evaluated(&report->runs[i], group)) continue;
         fprintf(script, "%s$val%zu with linespoints lw 2 pt 7 ps 0.45 lc rgb '%s'", separator, i,
                 pq_figure_colors[i % 8]);
-        write_title(script, report->runs[i].label, kind == PQ_FIGURE_LOSS ? ", evaluation" : "");
+        write_title(script, report->runs[i].label);
         separator = ", ";
     }
     for (size_t i = 0; i < report->count; i++) {
-        if (!first_with_floor(report, i)) continue;
+        if (!pq_report_new_floor(report, group, i)) continue;
         double value = shown(kind, report->runs[i].floor);
         fprintf(script,
                 "%s$floor%zu with lines lw 1.5 dt (6,4) lc rgb '" INK "' title 'floor of the text, %.4f'",
@@ -152,15 +146,28 @@ static void write_curves(FILE *script, const pq_report *report, size_t group, pq
     fprintf(script, "\n");
 }
 
-static void write_script(FILE *script, const pq_report *report, size_t group, pq_figure_kind kind,
-                         pq_figure_place place) {
+/* The legend of a file stands below the axes and adds to its height. */
+static int figure_height(const pq_report *report, size_t group, pq_figure_place place) {
+    int height = places[place].height;
+    if (place == PQ_FIGURE_FILE)
+        for (size_t i = 0; i < report->count; i++)
+            height +=
+                20 * (pq_report_evaluated(&report->runs[i], group) + pq_report_new_floor(report, group, i));
+    return height;
+}
+
+static pq_status write_script(FILE *script, const pq_report *report, size_t group, pq_figure_kind kind,
+                              pq_figure_place place, pq_error *err) {
     extent e = {INFINITY, -INFINITY, 0};
-    for (size_t i = 0; i < report->count; i++) write_data(script, &report->runs[i], i, group, kind, &e);
     for (size_t i = 0; i < report->count; i++)
-        if (first_with_floor(report, i)) include_value(&e, kind, report->runs[i].floor, 0);
+        if (pq_report_evaluated(&report->runs[i], group))
+            write_data(script, &report->runs[i], i, group, kind, &e);
+    for (size_t i = 0; i < report->count; i++)
+        if (pq_report_new_floor(report, group, i)) include_value(&e, kind, report->runs[i].floor, 0);
+    if (e.least > e.largest) return PQ_FAIL(err, PQ_ERR_FORMAT, "no value is small enough to be drawn");
     double last = e.last_iter > 0 ? (double)e.last_iter : 1;
     for (size_t i = 0; i < report->count; i++)
-        if (first_with_floor(report, i))
+        if (pq_report_new_floor(report, group, i))
             fprintf(script, "$floor%zu << EOD\n0 %.9g\n%.9g %.9g\nEOD\n", i,
                     shown(kind, report->runs[i].floor), last, shown(kind, report->runs[i].floor));
     fprintf(script,
@@ -172,14 +179,16 @@ static void write_script(FILE *script, const pq_report *report, size_t group, pq
             "set xlabel 'iteration' textcolor rgb '" INK "'\n"
             "set ylabel '%s' textcolor rgb '" INK "'\n"
             "set format x '%%.0f'\nset xrange [0:%.0f]\nset xtics %.9g\n",
-            places[place].width, places[place].height, places[place].font, axis_titles[kind], last,
-            fmax(nice_step(last, places[place].x_steps), 1));
+            places[place].width, figure_height(report, group, place), places[place].font, axis_titles[kind],
+            last, fmax(nice_step(last, places[place].x_steps), 1));
     if (place == PQ_FIGURE_FILE)
         fprintf(script, "set key below left Left reverse textcolor rgb '" INK "'\n");
     else
         fprintf(script, "set key off\n");
     write_y_axis(script, e);
     write_curves(script, report, group, kind);
+    if (fflush(script) == 0 && !ferror(script)) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_IO, "a temporary file could not be written: %s", strerror(errno));
 }
 
 extern char **environ;
@@ -285,10 +294,10 @@ static void write_body(FILE *out, const char *svg) {
     }
 }
 
-static pq_status finish(const char *svg, pq_figure_kind kind, pq_figure_place place, char **out,
+static pq_status finish(const char *svg, int height, pq_figure_kind kind, pq_figure_place place, char **out,
                         pq_error *err) {
     size_t bytes;
-    int width = places[place].width, height = places[place].height;
+    int width = places[place].width;
     if (!strstr(svg, "<desc>") || !strstr(svg, "</svg>"))
         return PQ_FAIL(err, PQ_ERR_IO, "gnuplot wrote no SVG figure (is its svg terminal missing?)");
     FILE *stream = open_memstream(out, &bytes);
@@ -319,17 +328,53 @@ pq_status pq_figure_draw(const pq_report *report, size_t group, pq_figure_kind k
     if (!script || !result || !complaints)
         status = PQ_FAIL(err, PQ_ERR_IO, "a temporary file could not be made: %s", strerror(errno));
     if (status == PQ_OK) {
-        write_script(script, report, group, kind, place);
-        if (fflush(script) != 0 || ferror(script))
-            status = PQ_FAIL(err, PQ_ERR_IO, "a temporary file could not be written: %s", strerror(errno));
+        status = write_script(script, report, group, kind, place, err);
         rewind(script);
     }
     if (status == PQ_OK) status = run_gnuplot(script, result, complaints, err);
     if (status == PQ_OK) status = read_back(result, &raw, err);
-    if (status == PQ_OK) status = finish(raw, kind, place, svg, err);
+    if (status == PQ_OK) status = finish(raw, figure_height(report, group, place), kind, place, svg, err);
     free(raw);
     if (script) fclose(script);
     if (result) fclose(result);
     if (complaints) fclose(complaints);
+    return status;
+}
+
+static pq_status write_figure_file(const pq_report *report, size_t group, pq_figure_kind kind,
+                                   const char *folder, bool overwrite, pq_error *err) {
+    static const char *const names[PQ_FIGURE_KINDS] = {"loss", "perplexity"};
+    char name[40] = "", number[24] = "";
+    char *svg = NULL, *path;
+    pq_file_writer writer;
+    if (group) snprintf(number, sizeof number, "-%zu", group + 1);
+    snprintf(name, sizeof name, "%s%s.svg", names[kind], number);
+    path = pq_path_join(folder, name);
+    if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+    pq_status status = pq_figure_draw(report, group, kind, PQ_FIGURE_FILE, &svg, err);
+    if (status == PQ_OK) status = pq_file_create(path, overwrite, &writer, err);
+    if (status == PQ_OK) {
+        status = pq_file_write(&writer, svg, strlen(svg), err);
+        if (status == PQ_OK)
+            status = pq_file_commit(&writer, err);
+        else
+            pq_file_abort(&writer);
+    }
+    free(svg);
+    free(path);
+    return status;
+}
+
+pq_status pq_report_figures(const char *const *runs, size_t count, const char *folder, bool overwrite,
+                            pq_error *err) {
+    pq_report report;
+    pq_status status = pq_report_read(runs, count, &report, err);
+    if (status == PQ_OK && !report.group_count)
+        status = PQ_FAIL(err, PQ_ERR_USAGE, "%s has no evaluation yet: there is nothing to draw", runs[0]);
+    if (status == PQ_OK) status = pq_folder_create(folder, err);
+    for (size_t g = 0; g < report.group_count && status == PQ_OK; g++)
+        for (pq_figure_kind kind = 0; kind < PQ_FIGURE_KINDS && status == PQ_OK; kind++)
+            status = write_figure_file(&report, g, kind, folder, overwrite, err);
+    pq_report_deinit(&report);
     return status;
 }

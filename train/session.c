@@ -1,0 +1,148 @@
+/* Owns the order of an iteration: quantize, forward and backward a micro-batch at a time, surrogate gradient,
+ * norm, update. */
+#include "train/session.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/memory.h"
+
+static bool any_quantized(const pq_model *model) {
+    for (size_t i = 0; i < model->params.count; i++)
+        if (model->quant[i].quantized) return true;
+    return false;
+}
+
+static size_t buffer_bytes(const pq_session *s) {
+    return s->model->params.elements * sizeof(float);
+}
+
+static pq_status allocate_buffers(pq_session *s, pq_error *err) {
+    size_t bytes = buffer_bytes(s), sequences = s->options.batch * s->options.accumulate;
+    size_t tokens = sequences * s->options.context;
+    if (s->memory.quantized) PQ_TRY(pq_pages_reserve(bytes, "quantized weights", &s->quantized, err));
+    PQ_TRY(pq_pages_reserve(bytes, "gradients", &s->gradients, err));
+    PQ_TRY(pq_pages_reserve(bytes, "first moments", &s->m, err));
+    PQ_TRY(pq_pages_reserve(bytes, "second moments", &s->v, err));
+    PQ_TRY(pq_pages_reserve(s->memory.activations, "activations", &s->activations, err));
+    PQ_TRY(pq_pages_reserve(s->memory.scratch, "scratch", &s->scratch, err));
+    PQ_TRY(pq_calloc(tokens, sizeof *s->tokens, "tokens", &s->tokens, err));
+    PQ_TRY(pq_calloc(tokens, sizeof *s->targets, "targets", &s->targets, err));
+    PQ_TRY(pq_calloc(tokens, sizeof *s->losses, "losses", &s->losses, err));
+    pq_graph_place(s->graph, s->activations, s->scratch);
+    pq_graph_bind(s->graph, s->model->weights, s->quantized, s->gradients);
+    return PQ_OK;
+}
+
+static pq_status build(pq_session *s, bool allocate, pq_error *err) {
+    const pq_params *params = &s->model->params;
+    pq_plan_size plan;
+    PQ_TRY(pq_gpt2_graph(s->model, s->options.batch, s->options.context, s->options.dropout, &s->graph, err));
+    PQ_TRY(pq_graph_plan(s->graph, true, s->options.recompute, &plan, err));
+    size_t bytes = buffer_bytes(s);
+    s->memory = (pq_session_memory){.weights = bytes,
+                                    .quantized = any_quantized(s->model) ? bytes : 0,
+                                    .gradients = bytes,
+                                    .moments = 2 * bytes,
+                                    .activations = plan.activations,
+                                    .scratch = plan.scratch};
+    s->memory.total = s->memory.weights + s->memory.quantized + s->memory.gradients + s->memory.moments +
+                      s->memory.activations + s->memory.scratch;
+    PQ_TRY(pq_calloc(params->count, sizeof *s->spans, "decay groups", &s->spans, err));
+    s->span_count = params->count;
+    for (size_t i = 0; i < params->count; i++)
+        s->spans[i] = (pq_span){
+            .offset = params->list[i].offset, .count = params->list[i].count, .decay = params->list[i].decay};
+    return allocate ? allocate_buffers(s, err) : PQ_OK;
+}
+
+pq_status pq_session_create(pq_model *model, const pq_session_options *options, const pq_adamw *adamw,
+                            bool allocate, pq_session **out, pq_error *err) {
+    pq_session *s;
+    *out = NULL;
+    PQ_TRY(pq_calloc(1, sizeof *s, "session", &s, err));
+    s->options = *options;
+    s->model = model;
+    s->adamw = *adamw;
+    s->stale = true;
+    pq_status status = build(s, allocate, err);
+    if (status != PQ_OK) {
+        pq_session_destroy(s);
+        return status;
+    }
+    *out = s;
+    return PQ_OK;
+}
+
+void pq_session_destroy(pq_session *s) {
+    if (!s) return;
+    size_t bytes = buffer_bytes(s);
+    pq_pages_release(s->quantized, bytes);
+    pq_pages_release(s->gradients, bytes);
+    pq_pages_release(s->m, bytes);
+    pq_pages_release(s->v, bytes);
+    pq_pages_release(s->activations, s->memory.activations);
+    pq_pages_release(s->scratch, s->memory.scratch);
+    free(s->tokens);
+    free(s->targets);
+    free(s->losses);
+    free(s->spans);
+    pq_graph_destroy(s->graph);
+    free(s);
+}
+
+pq_status pq_session_fit_scales(pq_model *model, const pq_scale_options *options, pq_error *err) {
+    for (size_t i = 0; i < model->params.count; i++) {
+        const pq_param *p = &model->params.list[i];
+        pq_param_quant *q = &model->quant[i];
+        if (!q->quantized) continue;
+        pq_status status = pq_matrix_fit(&q->codebook, options, model->weights + p->offset, p->rows,
+                                         p->columns, q->group, q->scales, err);
+        if (status != PQ_OK) return pq_prefix(err, status, "%s", p->name);
+    }
+    return PQ_OK;
+}
+
+/* The gradients of one iteration; returns the sum of losses and the number of targets. */
+static double gradients(pq_session *s, int64_t iter, size_t *targets) {
+    size_t tokens = s->graph->tokens, all = tokens * s->options.accumulate;
+    double sum = 0;
+    *targets = 0;
+    for (size_t i = 0; i < all; i++) *targets += s->targets[i] >= 0;
+    if (s->memory.quantized && s->stale) {
+        /* Weights that an update left finite always fit; the scales stay as they are otherwise. */
+        if (s->options.refit > 0 && iter % s->options.refit == 0)
+            pq_session_fit_scales(s->model, &s->options.scale, NULL);
+        s->options.method->forward(s->model, s->quantized);
+    }
+    s->stale = false;
+    for (size_t micro = 0; micro < s->options.accumulate; micro++) {
+        pq_batch batch = {.tokens = s->tokens + micro * tokens,
+                          .targets = s->targets + micro * tokens,
+                          .losses = s->losses + micro * tokens,
+                          .loss_scale = *targets ? 1.0f / (float)*targets : 0.0f,
+                          .training = true,
+                          .first = micro == 0,
+                          .seed = s->options.seed,
+                          .iter = (uint64_t)iter,
+                          .sequence = micro * s->options.batch};
+        pq_graph_forward(s->graph, &batch);
+        pq_graph_backward(s->graph, &batch);
+    }
+    for (size_t i = 0; i < all; i++) sum += s->losses[i];
+    return sum;
+}
+
+pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
+    pq_iteration result = {0};
+    result.loss = gradients(s, iter, &result.targets) / (double)(result.targets ? result.targets : 1);
+    if (s->memory.quantized) s->options.method->backward(s->model, s->gradients);
+    result.norm = pq_gradient_norm(s->gradients, s->spans, s->span_count);
+    if (!isfinite(result.loss) || !isfinite(result.norm)) return result;
+    double clip = s->options.grad_clip;
+    pq_adamw_update(&s->adamw, s->model->weights, s->gradients, s->m, s->v, s->spans, s->span_count, lr,
+                    clip > 0 && result.norm > clip ? clip / result.norm : 1.0);
+    s->stale = true;
+    result.updated = true;
+    return result;
+}

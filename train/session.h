@@ -1,0 +1,62 @@
+/* One model being trained: its buffers, its graph, and one iteration at a time. No files, no data sets: the
+ * caller says which windows, which rate, and when to stop. */
+#ifndef PQ_TRAIN_SESSION_H
+#define PQ_TRAIN_SESSION_H
+
+#include "model/gpt2.h"
+#include "optim/optim.h"
+#include "train/method.h"
+
+typedef struct pq_session_options {
+    size_t batch, accumulate, context; /* sequences a micro-batch, micro-batches an iteration, tokens */
+    double dropout;
+    bool recompute;
+    const pq_method *method;
+    double grad_clip; /* 0: off */
+    int64_t refit;    /* fit the scales again every so many iterations; 0: never */
+    pq_scale_options scale;
+    uint64_t seed;
+} pq_session_options;
+
+/* Bytes that a session takes; known before anything is allocated. */
+typedef struct pq_session_memory {
+    size_t weights, quantized, gradients, moments, activations, scratch, total;
+} pq_session_memory;
+
+typedef struct pq_session {
+    pq_session_options options;
+    pq_model *model; /* borrowed */
+    pq_graph *graph;
+    pq_adamw adamw; /* step = updates behind the moments */
+    float *quantized, *gradients, *m, *v;
+    pq_span *spans;
+    size_t span_count;
+    uint16_t *tokens; /* [accumulate x batch][context], filled by the caller, as are the targets */
+    int32_t *targets; /* [accumulate x batch][context]; < 0: does not count */
+    float *losses;
+    void *activations, *scratch;
+    pq_session_memory memory;
+    bool stale; /* the quantized weights are not those of the latent weights */
+} pq_session;
+
+/* What an iteration did. A loss or norm that is not finite means that nothing was updated. */
+typedef struct pq_iteration {
+    double loss; /* mean over the targets that count, nats */
+    double norm; /* of the gradient, before clipping */
+    size_t targets;
+    bool updated;
+} pq_iteration;
+
+/* `allocate` = false plans only: memory is filled in, no iteration can run. */
+pq_status pq_session_create(pq_model *model, const pq_session_options *options, const pq_adamw *adamw,
+                            bool allocate, pq_session **out, pq_error *err);
+void pq_session_destroy(pq_session *session);
+
+/* Fit every scale of the model to its weights. */
+pq_status pq_session_fit_scales(pq_model *model, const pq_scale_options *options, pq_error *err);
+
+/* Forward and backward over all micro-batches of iteration `iter` (it draws the dropout masks), then one
+ * update at rate `lr`. */
+pq_iteration pq_session_iterate(pq_session *session, int64_t iter, double lr);
+
+#endif
