@@ -13,8 +13,10 @@
 
 /* One row a command, in the order of potqat --help. */
 static const pq_command *const commands[] = {
+    &pq_cmd_inspect,
     &pq_cmd_config,
     &pq_cmd_report,
+    &pq_cmd_bench_train,
     NULL,
 };
 
