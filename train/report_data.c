@@ -2,13 +2,13 @@
  * normal (a run may have just begun); damaged ones are errors. */
 #include "train/report_data.h"
 
-#include <libfyaml.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "config/yaml.h"
 #include "quant/quantizer.h"
 #include "train/metrics.h"
 
@@ -60,53 +60,67 @@ static pq_status make_labels(pq_report *report, pq_error *err) {
     return PQ_OK;
 }
 
-static pq_status add_setting(pq_report_run *run, const char *section, const char *key, struct fy_node *value,
+/* A value on one line, as YAML would have it. */
+static void write_value(FILE *out, const pq_yaml *value) {
+    bool map = value->kind == PQ_YAML_MAP;
+    size_t count = map ? 2 * value->count : value->count;
+    if (value->kind == PQ_YAML_SCALAR) {
+        fputs(value->text, out);
+        return;
+    }
+    fputc(map ? '{' : '[', out);
+    for (size_t i = 0; i < count; i++) {
+        if (i) fputs(map && i % 2 ? ": " : ", ", out);
+        write_value(out, &value->items[i]);
+    }
+    fputc(map ? '}' : ']', out);
+}
+
+static pq_status add_setting(pq_report_run *run, const char *section, const char *key, const pq_yaml *value,
                              pq_error *err) {
-    char *text = fy_emit_node_to_string(value, FYECF_MODE_FLOW_ONELINE | FYECF_WIDTH_INF |
-                                                   FYECF_NO_ENDING_NEWLINE | FYECF_STRIP_DOC);
-    size_t bytes = strlen(section) + strlen(key) + 2;
-    char *name = malloc(bytes);
+    char *name = NULL, *text = NULL;
+    size_t bytes;
+    FILE *names = open_memstream(&name, &bytes), *texts = open_memstream(&text, &bytes);
     pq_report_setting *grown = realloc(run->settings, (run->setting_count + 1) * sizeof *grown);
     if (grown) run->settings = grown;
-    if (!text || !name || !grown) {
+    if (names) fprintf(names, "%s%s%s", section, section[0] ? "." : "", key);
+    if (texts) write_value(texts, value);
+    bool named = names && fclose(names) == 0, written = texts && fclose(texts) == 0;
+    if (!named || !written || !grown) {
         free(text);
         free(name);
         return PQ_FAIL(err, PQ_ERR_MEMORY, "the config of %s does not fit in memory", run->dir);
     }
-    snprintf(name, bytes, "%s%s%s", section, section[0] ? "." : "", key);
-    text[strcspn(text, "\n")] = 0;
     run->settings[run->setting_count++] = (pq_report_setting){name, text};
     return PQ_OK;
 }
 
 /* Flatten one mapping; the root's mappings are its sections. */
-static pq_status add_settings(pq_report_run *run, const char *section, struct fy_node *mapping,
-                              pq_error *err) {
-    void *position = NULL;
-    struct fy_node_pair *pair;
-    while ((pair = fy_node_mapping_iterate(mapping, &position))) {
-        const char *key = fy_node_get_scalar0(fy_node_pair_key(pair));
-        struct fy_node *value = fy_node_pair_value(pair);
-        if (!key || !value) continue;
-        if (!section[0] && fy_node_is_mapping(value))
-            PQ_TRY(add_settings(run, key, value, err));
+static pq_status add_settings(pq_report_run *run, const char *section, const pq_yaml *map, pq_error *err) {
+    for (size_t i = 0; i < map->count; i++) {
+        const pq_yaml *key = &map->items[2 * i], *value = key + 1;
+        if (!section[0] && value->kind == PQ_YAML_MAP)
+            PQ_TRY(add_settings(run, key->text, value, err));
         else
-            PQ_TRY(add_setting(run, section, key, value, err));
+            PQ_TRY(add_setting(run, section, key->text, value, err));
     }
     return PQ_OK;
 }
 
 static pq_status read_config(pq_report_run *run, const char *path, pq_error *err) {
     pq_file_view file;
+    pq_blocks *blocks = NULL;
+    pq_yaml *root;
+    pq_error reason = {0};
     PQ_TRY(pq_file_read(path, &file, err));
-    PQ_TRY(pq_copy_text(file.data, &run->config, err));
-    struct fy_parse_cfg quiet = {.flags = FYPCF_QUIET};
-    struct fy_document *document = fy_document_build_from_string(&quiet, file.data, file.size);
-    struct fy_node *root = document ? fy_document_root(document) : NULL;
-    pq_status status = fy_node_is_mapping(root) ? add_settings(run, "", root, err)
-                       : document && !root      ? PQ_OK
-                                           : PQ_FAIL(err, PQ_ERR_FORMAT, "%s is not a YAML mapping", path);
-    fy_document_destroy(document);
+    pq_status status = pq_copy_text(file.data, &run->config, err);
+    if (status == PQ_OK && pq_yaml_parse(file.data, file.size, path, true, &blocks, &root, &reason) != PQ_OK)
+        status = PQ_FAIL(err, PQ_ERR_FORMAT, "%s", reason.message);
+    else if (status == PQ_OK && root && root->kind != PQ_YAML_MAP)
+        status = PQ_FAIL(err, PQ_ERR_FORMAT, "%s: expected a mapping of keys to values", path);
+    else if (status == PQ_OK && root)
+        status = add_settings(run, "", root, err);
+    pq_blocks_free(blocks);
     pq_file_view_close(&file);
     return status;
 }

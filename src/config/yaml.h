@@ -1,4 +1,4 @@
-/* YAML text as a small tree. Stays in this room. */
+/* YAML text as a small tree: the reader of configs, and of reports, which show configs of any schema. */
 #ifndef PQ_CONFIG_YAML_H
 #define PQ_CONFIG_YAML_H
 
