@@ -61,7 +61,7 @@ static pq_status describe_tokenizer(const char *text, int64_t vocab, json_t *out
     char hash[24];
     if (!text) return PQ_OK;
     pq_status status = pq_tokenizer_from_json(text, strlen(text), &tokenizer, err);
-    if (status != PQ_OK) return pq_prefix(err, status, "tokenizer");
+    PQ_TRY(status);
     snprintf(hash, sizeof hash, "%016" PRIx64, pq_tokenizer_hash(tokenizer));
     put(out, "tokenizer",
         json_pack("{s:s, s:I, s:s}", "kind", pq_tokenizer_kind(tokenizer), "vocab",
@@ -75,7 +75,7 @@ static pq_status describe_tokenizer(const char *text, int64_t vocab, json_t *out
 }
 
 /* What checkpoints and packed models share. */
-static pq_status describe_packed(const pq_packed *packed, json_t *out, pq_error *err) {
+static pq_status describe_packed(const pq_packed *packed, const char *path, json_t *out, pq_error *err) {
     const pq_gpt2_shape *s = &packed->params.shape;
     pq_status status = PQ_OK;
     json_t *tensors = json_array();
@@ -95,7 +95,8 @@ static pq_status describe_packed(const pq_packed *packed, json_t *out, pq_error 
         json_array_append_new(tensors, describe_tensor(&packed->tensors[i]));
     put(out, "tensors", tensors, &status, err);
     PQ_TRY(status);
-    return describe_tokenizer(packed->tokenizer, s->vocab, out, err);
+    status = describe_tokenizer(packed->tokenizer, s->vocab, out, err);
+    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", path);
 }
 
 static pq_status describe_checkpoint(const char *path, bool verify, json_t *out, pq_error *err) {
@@ -116,7 +117,7 @@ static pq_status describe_checkpoint(const char *path, bool verify, json_t *out,
     if (status == PQ_OK) status = pq_packed_from_model(model, &packed, err);
     pq_model_destroy(model);
     PQ_TRY(status);
-    status = describe_packed(packed, out, err);
+    status = describe_packed(packed, path, out, err);
     pq_packed_close(packed);
     return status;
 }
@@ -165,7 +166,7 @@ static pq_status describe(const char *spec, bool verify, json_t *out, pq_error *
     if (status == PQ_OK && kind == PQ_MODEL_CHECKPOINT) {
         status = describe_checkpoint(path, verify, out, err);
     } else if (status == PQ_OK && (status = pq_packed_open(path, &packed, err)) == PQ_OK) {
-        status = describe_packed(packed, out, err);
+        status = describe_packed(packed, path, out, err);
         pq_packed_close(packed);
     }
     free(path);

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "potqat/tokenizer.h"
 #include "store/checkpoint.h"
 
 static const pq_params *sorted_params;
@@ -45,13 +46,15 @@ int main(int argc, char **argv) {
     pq_model *model;
     pq_codebook codebook;
     pq_training_state state = {0};
+    pq_tokenizer *tokenizer = NULL;
     if (argc != 2 || pq_model_create(&shape, &model, &err) != PQ_OK) return 1;
     const size_t elements = model->params.elements;
     if (pq_calloc(elements, sizeof(float), "m", &state.m, &err) != PQ_OK ||
         pq_calloc(elements, sizeof(float), "v", &state.v, &err) != PQ_OK ||
         pq_copy_text("{\"step\": 7}", &state.state, &err) != PQ_OK ||
-        pq_copy_text("{\"kind\": \"byte\"}", &model->tokenizer, &err) != PQ_OK ||
         pq_copy_text("train:\n  seed: 1337\n", &model->config, &err) != PQ_OK ||
+        pq_tokenizer_create("char", "hello world\n.?", 14, &tokenizer, &err) != PQ_OK ||
+        !(model->tokenizer = pq_tokenizer_to_json(tokenizer)) ||
         pq_codebook_init(&codebook, "pot", 15, NULL, PQ_ROUND_NEAREST, &err) != PQ_OK)
         return 1;
     for (size_t i = 0; i < model->params.count; i++) {
@@ -75,6 +78,7 @@ int main(int argc, char **argv) {
                 dump(argv[1], "m.f32", model, state.m) && dump(argv[1], "scales.f32", model, NULL);
     if (!good) fprintf(stderr, "%s\n", err.message);
     free(path);
+    pq_tokenizer_destroy(tokenizer);
     pq_training_state_deinit(&state);
     pq_model_destroy(model);
     return good ? 0 : 1;

@@ -38,7 +38,7 @@ with tempfile.TemporaryDirectory() as folder:
     assert (shape["layers"], shape["heads"], shape["width"], shape["context"], shape["vocab"]) == (2, 2, 64, 8, 11)
     assert shape["bias"] == 1 and shape["gelu"] == b"erf" and shape["iter"] == 1500 and shape["val_loss"] == 1.25
     assert names["weights"]["wte.weight"].shape == (11, 64) and names["weights"]["ln_f.weight"].shape == (64,)
-    assert names["config"] == "train:\n  seed: 1337\n" and names["tokenizer"] == {"kind": "byte"}
+    assert names["config"] == "train:\n  seed: 1337\n" and names["tokenizer"]["kind"] == "char"
     wte = names["quant"]["wte.weight"]
     assert wte["quantizer"] == b"pot" and wte["levels"] == 15 and "wpe.weight" not in names["quant"]
     # The documented rule against the plainest one: no level is nearer, and the result is a level.
