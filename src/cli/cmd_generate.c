@@ -1,6 +1,7 @@
 /* potqat generate: continue a text. */
 #include <errno.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

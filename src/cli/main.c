@@ -13,6 +13,8 @@
 
 /* One row a command, in the order of potqat --help. */
 static const pq_command *const commands[] = {
+    &pq_cmd_generate,
+    &pq_cmd_export,
     &pq_cmd_inspect,
     &pq_cmd_config,
     &pq_cmd_report,

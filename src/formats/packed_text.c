@@ -107,9 +107,10 @@ char *pq_packed_codebooks_text(const pq_model *model) {
             unique[count++] = &q->codebook;
             json_array_append_new(books, codebook_json(&q->codebook));
         }
-        json_object_set_new(
-            params, model->params.list[i].name,
-            json_pack("{s:I, s:I}", "codebook", (json_int_t)index, "group", (json_int_t)q->group));
+        const pq_param *p = &model->params.list[i];
+        json_object_set_new(params, p->name,
+                            json_pack("{s:I, s:I, s:I}", "codebook", (json_int_t)index, "group",
+                                      (json_int_t)q->group, "columns", (json_int_t)p->columns));
     }
     json_t *all = json_pack("{s:o, s:o}", "codebooks", books, "params", params);
     char *text = unique ? take_text(all) : NULL;
@@ -164,13 +165,18 @@ static pq_status read_coding(json_t *json, const char *name, const pq_params *pa
                              const pq_codebook *codebooks, size_t count, pq_packed_coding *codings,
                              pq_error *err) {
     const pq_param *p = pq_params_find(params, name);
-    json_int_t index, group;
+    json_int_t index, group, columns;
     if (!p || !p->quantizable)
         return PQ_FAIL(err, PQ_ERR_FORMAT,
                        "%.64s, which is said to be quantized, is not a matrix of this shape", name);
-    if (json_unpack(json, "{s:I, s:I !}", "codebook", &index, "group", &group) != 0 || index < 0 ||
-        (size_t)index >= count)
-        return PQ_FAIL(err, PQ_ERR_FORMAT, "%s needs a codebook from 0 to %zu and a group", name, count - 1);
+    if (json_unpack(json, "{s:I, s:I, s:I !}", "codebook", &index, "group", &group, "columns", &columns) !=
+            0 ||
+        index < 0 || (size_t)index >= count)
+        return PQ_FAIL(err, PQ_ERR_FORMAT, "%s needs a codebook below %zu, a group and columns", name, count);
+    if ((size_t)columns != p->columns)
+        return PQ_FAIL(err, PQ_ERR_FORMAT,
+                       "%s has rows of %zu weights by its shape, of %lld by its codebooks text", name,
+                       p->columns, (long long)columns);
     if ((size_t)group != p->columns && (size_t)group != p->count &&
         ((group != 32 && group != 64 && group != 128) || p->columns % (size_t)group != 0))
         return PQ_FAIL(
