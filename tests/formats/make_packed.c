@@ -9,16 +9,16 @@
 
 static const double int4[] = {-8, 7}, released[] = {-8, 4};
 static const coding codings[] = {
-    {NULL, 0, NULL, NULL, PQ_GRID_BF16},
-    {"pot", 3, NULL, "tensor", PQ_GRID_BF16},
-    {"pot", 7, NULL, "row", PQ_GRID_BF16},
-    {"pot", 15, NULL, "row", PQ_GRID_BF16},
-    {"pot", 31, NULL, "group32", PQ_GRID_FP32},
-    {"pot", 63, NULL, "group64", PQ_GRID_POT},
-    {"pot-zero-free", 64, NULL, "row", PQ_GRID_BF16},
-    {"uniform", 0, int4, "row", PQ_GRID_FP32},
-    {"uniform", 127, NULL, "row", PQ_GRID_BF16},
-    {"pot-released", 0, released, "tensor", PQ_GRID_FP32},
+    {NULL, 0, NULL, NULL, PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 3, NULL, "tensor", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 7, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 15, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 31, NULL, "group32", PQ_GRID_FP32, PQ_ROUND_NEAREST},
+    {"pot", 63, NULL, "group64", PQ_GRID_POT, PQ_ROUND_NEAREST},
+    {"pot-zero-free", 64, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"uniform", 0, int4, "row", PQ_GRID_FP32, PQ_ROUND_NEAREST},
+    {"uniform", 127, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot-released", 0, released, "tensor", PQ_GRID_FP32, PQ_ROUND_NEAREST},
 };
 
 static int write_one(const char *folder, int index) {

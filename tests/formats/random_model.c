@@ -22,8 +22,7 @@ static void quantize(pq_model *model, size_t index, const coding *how) {
     pq_codebook codebook;
     pq_scale_options options = {PQ_SCALE_ABSMAX, how->grid, 0x1p-20f};
     pq_error err = {0};
-    must(pq_codebook_init(&codebook, how->quantizer, how->levels, how->range, PQ_ROUND_NEAREST, &err) ==
-                 PQ_OK &&
+    must(pq_codebook_init(&codebook, how->quantizer, how->levels, how->range, how->rounding, &err) == PQ_OK &&
              pq_model_quantize_param(model, index, &codebook, how->granularity, &err) == PQ_OK &&
              pq_matrix_fit(&codebook, &options, model->weights + p->offset, p->rows, p->columns,
                            model->quant[index].group, model->quant[index].scales, &err) == PQ_OK,

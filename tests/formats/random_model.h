@@ -11,6 +11,7 @@ typedef struct coding {
     const double *range;
     const char *granularity;
     pq_scale_grid grid;
+    pq_rounding rounding;
 } coding;
 
 /* Normal weights (gains around 1), scales by absmax; a tokenizer and a config text; iter 1234. */

@@ -13,17 +13,17 @@
 
 static const double int4[] = {-8, 7}, released[] = {-8, 4};
 static const coding codings[] = {
-    {NULL, 0, NULL, NULL, PQ_GRID_BF16},
-    {"pot", 3, NULL, "row", PQ_GRID_BF16},
-    {"pot", 7, NULL, "row", PQ_GRID_BF16},
-    {"pot", 9, NULL, "tensor", PQ_GRID_BF16},
-    {"pot", 15, NULL, "row", PQ_GRID_BF16},
-    {"pot", 15, NULL, "group32", PQ_GRID_FP32},
-    {"pot", 31, NULL, "group64", PQ_GRID_POT},
-    {"pot", 63, NULL, "row", PQ_GRID_FP32},
-    {"pot-zero-free", 16, NULL, "row", PQ_GRID_BF16},
-    {"uniform", 0, int4, "row", PQ_GRID_FP32},
-    {"pot-released", 0, released, "tensor", PQ_GRID_FP32},
+    {NULL, 0, NULL, NULL, PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 3, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 7, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 9, NULL, "tensor", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 15, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"pot", 15, NULL, "group32", PQ_GRID_FP32, PQ_ROUND_NEAREST},
+    {"pot", 31, NULL, "group64", PQ_GRID_POT, PQ_ROUND_LOG},
+    {"pot", 63, NULL, "row", PQ_GRID_FP32, PQ_ROUND_NEAREST},
+    {"pot-zero-free", 16, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST},
+    {"uniform", 0, int4, "row", PQ_GRID_FP32, PQ_ROUND_NEAREST},
+    {"pot-released", 0, released, "tensor", PQ_GRID_FP32, PQ_ROUND_NEAREST},
 };
 static const pq_gpt2_shape shapes[] = {
     {.layers = 2, .heads = 2, .width = 64, .context = 5, .vocab = 65, .bias = true, .gelu_tanh = true},

@@ -31,7 +31,7 @@ static uint64_t draw(uint64_t copy, uint64_t index, uint64_t below) {
 }
 
 static void make_original(void) {
-    const coding how = {"pot", 15, NULL, "row", PQ_GRID_BF16};
+    const coding how = {"pot", 15, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST};
     char *folder = temporary_folder(), *path = pq_path_join(folder, "m.safetensors");
     pq_file_view view;
     model = random_model(&shape, &how, 3);

@@ -19,14 +19,14 @@ static const struct {
     pq_gpt2_shape shape;
     coding how;
 } cases[] = {
-    {{2, 2, 16, 9, 11, true, true}, {NULL, 0, NULL, NULL, PQ_GRID_BF16}},
-    {{1, 1, 8, 70, 65, false, false}, {"pot", 7, NULL, "row", PQ_GRID_BF16}},
-    {{2, 3, 24, 12, 30, true, false}, {"pot", 9, NULL, "tensor", PQ_GRID_FP32}},
-    {{3, 4, 32, 80, 17, false, true}, {"pot", 15, NULL, "row", PQ_GRID_BF16}},
-    {{1, 2, 64, 6, 200, true, true}, {"pot", 31, NULL, "group32", PQ_GRID_BF16}},
-    {{2, 2, 128, 7, 3, false, false}, {"pot", 63, NULL, "group64", PQ_GRID_FP32}},
-    {{1, 18, 18, 5, 5, true, false}, {"pot-zero-free", 16, NULL, "row", PQ_GRID_BF16}},
-    {{1, 1, 136, 4, 9, true, true}, {"uniform", 0, int4, "row", PQ_GRID_FP32}},
+    {{2, 2, 16, 9, 11, true, true}, {NULL, 0, NULL, NULL, PQ_GRID_BF16, PQ_ROUND_NEAREST}},
+    {{1, 1, 8, 70, 65, false, false}, {"pot", 7, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST}},
+    {{2, 3, 24, 12, 30, true, false}, {"pot", 9, NULL, "tensor", PQ_GRID_FP32, PQ_ROUND_NEAREST}},
+    {{3, 4, 32, 80, 17, false, true}, {"pot", 15, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST}},
+    {{1, 2, 64, 6, 200, true, true}, {"pot", 31, NULL, "group32", PQ_GRID_BF16, PQ_ROUND_NEAREST}},
+    {{2, 2, 128, 7, 3, false, false}, {"pot", 63, NULL, "group64", PQ_GRID_FP32, PQ_ROUND_NEAREST}},
+    {{1, 18, 18, 5, 5, true, false}, {"pot-zero-free", 16, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST}},
+    {{1, 1, 136, 4, 9, true, true}, {"uniform", 0, int4, "row", PQ_GRID_FP32, PQ_ROUND_NEAREST}},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -192,8 +192,9 @@ END_TEST
 START_TEST(packed_product_is_decode_then_multiply) {
     const pq_gpt2_shape shape = {
         .layers = 1, .heads = 1, .width = 32 * (1 + _i % 5), .context = 1, .vocab = 150};
-    const coding how = {"pot", (int64_t[]){3, 7, 15, 31}[_i % 4], NULL, _i % 2 ? "row" : "group32",
-                        PQ_GRID_BF16};
+    const coding how = {"pot",        (int64_t[]){3, 7, 15, 31}[_i % 4],
+                        NULL,         _i % 2 ? "row" : "group32",
+                        PQ_GRID_BF16, PQ_ROUND_NEAREST};
     const size_t n = (size_t[]){1, 2, 7, 64}[_i % 4];
     pq_model *model = random_model(&shape, &how, (uint64_t)_i);
     pq_packed *packed;

@@ -25,7 +25,7 @@ static pq_status take(void *user, uint16_t token, pq_error *err) {
 static pq_packed *make(int64_t context) {
     const pq_gpt2_shape shape = {
         .layers = 2, .heads = 2, .width = 32, .context = context, .vocab = VOCAB, .bias = true};
-    const coding how = {"pot", 15, NULL, "row", PQ_GRID_BF16};
+    const coding how = {"pot", 15, NULL, "row", PQ_GRID_BF16, PQ_ROUND_NEAREST};
     pq_model *model = random_model(&shape, &how, 9);
     pq_packed *packed;
     ck_assert_int_eq(pq_packed_from_model(model, &packed, NULL), PQ_OK);

@@ -1,0 +1,101 @@
+#!/bin/bash
+# potqat export and generate: results, exit status, sentences. Usage: test_export_generate.sh POTQAT MAKE_MODEL
+potqat=$1 make_model=$2 failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+
+fail() {
+    failed=1
+    echo "FAILED: $*; found:"
+    head -5 out err
+}
+
+like() { # file, pattern
+    case $2 in
+    -) ;;
+    '') [ ! -s "$1" ] ;;
+    *) grep -qE -- "$2" "$1" ;;
+    esac
+}
+
+# expect STATUS PATTERN-OF-STDOUT PATTERN-OF-STDERR WORDS...: "" means that the stream stays empty, - anything
+expect() {
+    local status=$1 out=$2 err=$3 found=0
+    shift 3
+    "$potqat" "$@" >out 2>err </dev/null || found=$?
+    if [ "$found" != "$status" ]; then fail "potqat $*: status $found, expected $status"; return; fi
+    like out "$out" || fail "potqat $*: stdout unlike '$out'"
+    like err "$err" || fail "potqat $*: stderr unlike '$err'"
+}
+
+"$make_model" m.h5 char && "$make_model" bytes.h5 byte && "$make_model" none.h5 none || exit 1
+
+expect 0 'read back: every weight equal' '' export m.h5 --format packed -o m.safetensors
+expect 0 '6 matrices of pot with 9 levels, 4 bits a code' '' export m.h5 -o again.safetensors
+cmp -s m.safetensors again.safetensors || fail "two exports of one model differ"
+expect 0 '"equal":true' '' export m.h5 -o again.safetensors --overwrite --json
+python3 -c 'import json, sys; d = json.load(open("out")); sys.exit(d["weight_bytes"] >= d["fp32_bytes"])' ||
+    fail "the JSON of export"
+expect 0 'read back' '' export m.safetensors -o again.safetensors --overwrite
+cmp -s m.safetensors again.safetensors || fail "an export of an export differs"
+expect 0 'read back' '' export again.safetensors -o again.safetensors --overwrite
+cmp -s m.safetensors again.safetensors || fail "an export over itself differs"
+expect 2 '' '^potqat: m\.safetensors exists already; --overwrite replaces it$' export m.h5 -o m.safetensors
+expect 2 '' 'its moments would be lost' export m.h5 -o m.h5 --overwrite
+expect 2 '' 'needs -o PATH' export m.h5
+expect 2 '' '^potqat: --format gguf is not in this build; packed is$' export m.h5 --format gguf -o x
+expect 2 '' 'expected packed, found onnx' export m.h5 --format onnx -o x
+expect 1 '' 'could not be created' export m.h5 -o nowhere/x.safetensors
+expect 1 '' 'm\.none' export m.none -o x.safetensors
+if [ -e x ] || [ -e x.safetensors ]; then fail "a refused export left a file"; fi
+if compgen -G "*tmp-*" >found; then fail "a temporary file was left behind"; fi
+if "$make_model" nan.h5 nan 2>err; then
+    expect 1 '' 'not finite' export nan.h5 -o x.safetensors
+fi
+
+expect 0 '^abc' 'tokens/s' generate m.h5 --prompt abc --tokens 40
+[ -z "$(tail -c 1 out)" ] || fail "no newline at the end"
+cp out first
+expect 0 '^abc' - generate m.safetensors --prompt abc --tokens 40
+cmp -s out first || fail "the checkpoint and its export continue differently"
+expect 0 '^abc' '' generate m.safetensors --prompt abc --tokens 40 --threads 1 --quiet
+cmp -s out first || fail "threads change the text"
+[ ! -s err ] || fail "--quiet is not quiet"
+expect 0 '^abc' - generate m.safetensors --prompt abc --tokens 40 --seed 8
+cmp -s out first && fail "another seed gives the same text"
+expect 0 . - generate m.safetensors --prompt abc --tokens 40 --greedy
+cp out first
+expect 0 . - generate m.safetensors --prompt abc --tokens 40 --temperature 0
+cmp -s out first || fail "--greedy is not --temperature 0"
+expect 0 . - generate m.safetensors --prompt abc --tokens 40 --top-k 1 --seed 5
+cmp -s out first || fail "--top-k 1 is not greedy"
+printf abc | "$potqat" generate m.safetensors --prompt - --tokens 40 --greedy >out 2>err || fail "a prompt from stdin"
+cmp -s out first || fail "a prompt from stdin continues differently"
+printf 'abc\nabcdefghijklmnopqrstuvwxyz' | "$potqat" generate m.safetensors --prompt - --tokens 3 >out 2>err ||
+    fail "a long prompt"
+grep -q 'prompt has 30 tokens, the context 16' err || fail "no word about a long prompt"
+expect 0 '"tokens":\[([0-9]+,){11}[0-9]+\]' - generate m.safetensors --tokens 12 --json
+python3 - <<'END' || fail "the JSON of generate"
+import json
+d = json.load(open("out"))
+assert d["prompt"] == "\n" and len(d["text"]) == 12 and d["model"] == "m.safetensors"
+END
+expect 0 '"tokens"' - generate bytes.h5 --tokens 30 --json --temperature 5 --top-k 0
+python3 -c 'import json; assert len(json.load(open("out"))["tokens"]) == 30' || fail "bytes as JSON"
+expect 0 - '' generate bytes.h5 --tokens 30 --temperature 5 --top-k 0 --quiet
+[ "$(wc -c <out)" = 31 ] || fail "30 bytes and a newline expected"
+
+expect 2 '' '^potqat: --prompt: the prompt is empty$' generate m.h5 --prompt ''
+expect 2 '' '^potqat: --prompt: .*Z' generate m.h5 --prompt 'abZ'
+expect 2 '' 'tokenizer' generate none.h5
+expect 2 '' 'option --tokens' generate m.h5 --tokens 0
+expect 2 '' 'option --top-p' generate m.h5 --top-p 1.5
+expect 2 '' 'option --temperature' generate m.h5 --temperature nan
+head -c 3000 m.safetensors >cut.safetensors
+expect 1 '' 'cut\.safetensors' generate cut.safetensors
+if [ -w /dev/full ]; then
+    "$potqat" generate m.h5 --tokens 5 >/dev/full 2>err
+    [ $? = 1 ] || fail "a full disk"
+fi
+exit $failed
