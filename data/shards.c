@@ -160,12 +160,18 @@ static pq_status open_index(const char *folder, const json_t *index, pq_shards *
                        PQ_SHARD_VERSION);
     if (!is_hash(json_object_get(index, "hash"), pq_shards_index_hash(index)))
         return PQ_FAIL(err, PQ_ERR_FORMAT, "it is damaged: its text does not have the hash in it");
-    if (!source || json_array_size(shares) != 3 || !(json_is_null(floor) || json_is_real(floor)))
+    bool good = source && json_array_size(shares) == 3 &&
+                (json_is_null(floor) || (json_is_real(floor) && json_real_value(floor) >= 0));
+    for (size_t i = 0; i < 3 && good; i++) {
+        const json_t *share = json_array_get(shares, i);
+        out->split[i] = json_number_value(share);
+        good = json_is_number(share) && out->split[i] >= 0 && out->split[i] <= 1;
+    }
+    if (!good)
         return PQ_FAIL(err, PQ_ERR_FORMAT,
-                       "\"source\", \"split\" or \"floor\" is missing or of another type");
-    PQ_TRY(pq_copy_text(source, &out->source, err));
+                       "\"source\", \"split\" or \"floor\" is missing or not as it should be");
     out->floor = json_is_real(floor) ? json_real_value(floor) : NAN;
-    for (size_t i = 0; i < 3; i++) out->split[i] = json_number_value(json_array_get(shares, i));
+    PQ_TRY(pq_copy_text(source, &out->source, err));
     PQ_TRY(pq_shards_tokenizer(folder, &out->tokenizer, err));
     for (pq_split split = PQ_TRAIN; split <= PQ_TEST; split++)
         PQ_TRY(open_split(folder, json_object_get(index, pq_split_names[split]), split, out, err));

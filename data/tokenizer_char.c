@@ -95,20 +95,21 @@ static pq_status take_codes(uint32_t *code, size_t count, pq_tokenizer *out, pq_
 }
 
 static pq_status create(const char *text, size_t bytes, pq_tokenizer *out, pq_error *err) {
-    unsigned char *seen;
+    uint64_t *seen; /* one bit a code point */
     uint32_t *code, c = 0;
     size_t count = 0, length;
     if (bytes == 0)
         return PQ_FAIL(err, PQ_ERR_USAGE, "a char tokenizer needs a text with characters; the text is empty");
-    PQ_TRY(pq_calloc(CODE_POINTS, 1, "the characters of the text", &seen, err));
+    PQ_TRY(pq_calloc(CODE_POINTS / 64, sizeof *seen, "the characters of the text", &seen, err));
     for (size_t at = 0; at < bytes; at += length) {
         length = utf8_read(text + at, bytes - at, &c);
         if (length == 0) {
             free(seen);
             return not_utf8(text, at, err);
         }
-        count += !seen[c];
-        seen[c] = 1;
+        uint64_t bit = (uint64_t)1 << c % 64;
+        count += !(seen[c / 64] & bit);
+        seen[c / 64] |= bit;
     }
     if (count > PQ_TOKENIZER_MOST) {
         free(seen);
@@ -119,8 +120,9 @@ static pq_status create(const char *text, size_t bytes, pq_tokenizer *out, pq_er
     pq_status status = pq_calloc(count, sizeof *code, "the characters of the tokenizer", &code, err);
     if (status == PQ_OK) {
         size_t i = 0;
-        for (c = 0; c < CODE_POINTS; c++)
-            if (seen[c]) code[i++] = c;
+        for (uint32_t word = 0; word < CODE_POINTS / 64; word++)
+            for (uint64_t bits = seen[word]; bits; bits &= bits - 1)
+                code[i++] = 64 * word + (uint32_t)__builtin_ctzll(bits);
         status = take_codes(code, count, out, err);
     }
     free(seen);

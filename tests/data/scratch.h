@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "data/dataset.h"
 
 static char scratch[128] __attribute__((unused));
@@ -31,17 +32,18 @@ static inline void scratch_remove(void) {
     if (nftw(scratch, scratch_remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0) perror(scratch);
 }
 
-/* The path of `name` in the folder; eight calls keep their own buffers. */
+/* The path of `name` in the folder, good for the next 63 calls. */
 static inline const char *scratch_path(const char *name) {
-    static char paths[8][256];
+    static char paths[64][256];
     static unsigned turn;
-    char *path = paths[turn++ % 8];
-    ck_assert_int_lt(snprintf(path, sizeof paths[0], "%s/%s", scratch, name), (int)sizeof paths[0]);
+    char *path = paths[turn++ % 64];
+    snprintf(path, sizeof paths[0], "%s/%s", scratch, name);
     return path;
 }
 
 static inline const char *scratch_write(const char *name, const void *data, size_t bytes) {
     const char *path = scratch_path(name);
+    remove(path); /* a new file: some file systems flush one that is truncated and written again */
     FILE *file = fopen(path, "wb");
     ck_assert_ptr_nonnull(file);
     ck_assert_uint_eq(fwrite(data, 1, bytes, file), bytes);
@@ -60,6 +62,16 @@ static inline void assert_refused(pq_status status, pq_status expected, const pq
                   status == PQ_OK ? "no error" : err->message);
     ck_assert_msg(!a || strstr(err->message, a), "no \"%s\" in: %s", a, err->message);
     ck_assert_msg(!b || strstr(err->message, b), "no \"%s\" in: %s", b, err->message);
+}
+
+/* The path of tinyshakespeare.txt in the folder POTQAT_DATA (heap), or NULL, said. */
+static inline char *given_shakespeare(void) {
+    const char *folder = getenv("POTQAT_DATA");
+    char *path = folder && *folder ? pq_path_join(folder, "tinyshakespeare.txt") : NULL;
+    if (path && pq_file_exists(path)) return path;
+    free(path);
+    printf("skipped: POTQAT_DATA does not name a folder with tinyshakespeare.txt\n");
+    return NULL;
 }
 
 static inline int run_suite(TCase *tests) {

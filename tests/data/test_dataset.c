@@ -246,19 +246,17 @@ START_TEST(builtin_knows_its_floor) {
 END_TEST
 
 START_TEST(tiny_shakespeare_is_split_as_the_papers_do) {
-    const char *folder = getenv("POTQAT_DATA");
-    if (!folder || !*folder) {
-        printf("skipped: POTQAT_DATA does not name a folder with tinyshakespeare.txt\n");
-        return;
-    }
+    char *path = given_shakespeare();
+    if (!path) return;
     pq_dataset *dataset = open_at("tinyshakespeare");
     ck_assert_uint_eq(pq_dataset_tokens(dataset, PQ_TRAIN), 892315);
     ck_assert_uint_eq(pq_dataset_tokens(dataset, PQ_VAL), 111539);
     ck_assert_uint_eq(pq_dataset_tokens(dataset, PQ_TEST), 111540);
     ck_assert_uint_eq(pq_tokenizer_vocab(pq_dataset_tokenizer(dataset)), 65);
-    ck_assert_ptr_nonnull(strstr(pq_dataset_source(dataset), folder));
+    ck_assert_ptr_nonnull(strstr(pq_dataset_source(dataset), path));
     ck_assert(isnan(pq_dataset_floor(dataset)));
     pq_dataset_close(dataset);
+    free(path);
 }
 END_TEST
 
