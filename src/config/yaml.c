@@ -176,9 +176,17 @@ static pq_status check_text(const char *text, size_t bytes, const char *name, bo
     if (bytes > MOST_BYTES)
         return PQ_FAIL(err, PQ_ERR_USAGE, "%.280s: %zu bytes are too many for a config (at most %d)", name,
                        bytes, MOST_BYTES);
-    size_t bad = first_bad_byte(text, bytes);
+    size_t bad = first_bad_byte(text, bytes),
+           start = bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    for (size_t i = 0; i < bad; i++) {
+        /* libfyaml takes broken directives for nothing, and minutes over long ones. */
+        if (text[i] == '%' && (i == start || text[i - 1] == '\n' || text[i - 1] == '\r'))
+            return PQ_FAIL(err, PQ_ERR_USAGE,
+                           "%s: a line that begins with %% (a directive) is not allowed in a config",
+                           place_of(name, lines, line).text);
+        line += text[i] == '\n';
+    }
     if (bad == bytes) return PQ_OK;
-    for (size_t i = 0; i < bad; i++) line += text[i] == '\n';
     return PQ_FAIL(err, PQ_ERR_USAGE, "%s: byte 0x%02x at offset %zu is not UTF-8 text; is this a config?",
                    place_of(name, lines, line).text, (unsigned)(unsigned char)text[bad], bad);
 }

@@ -25,8 +25,8 @@ typedef struct pq_yaml {
 
 /* Parse one document; the tree lives in *blocks, *out is NULL where the text is empty. Refused with a
  * sentence that begins with `name`:line (or with `name` alone where `lines` is false): broken YAML, several
- * documents, invalid UTF-8, NUL, anchors, aliases, tags, keys that are not scalars, more than 1 MiB, 10,000
- * values or 5 levels. */
+ * documents, invalid UTF-8, NUL, directives, anchors, aliases, tags, keys that are not scalars, more than 1
+ * MiB, 10,000 values or 5 levels. */
 pq_status pq_yaml_parse(const char *text, size_t bytes, const char *name, bool lines, pq_blocks **blocks,
                         pq_yaml **out, pq_error *err);
 

@@ -189,6 +189,8 @@ static const struct refusal {
     {"train: lr: 1", NULL, "x.yaml:1: not readable as YAML: "},
     {"a: &a [x]\nb: *a\n", NULL, "x.yaml:1: anchors (&name) and aliases (*name) are not allowed in a config"},
     {"train: {lr: !!float 1}", NULL, "x.yaml:1: tags (!name) are not allowed in a config"},
+    {"train:\n%YAML 1.2\n", NULL, "x.yaml:2: a line that begins with % (a directive) is not allowed"},
+    {"\xef\xbb\xbf%%", NULL, "x.yaml:1: a line that begins with % (a directive) is not allowed"},
     {"---\ntrain:\n---\ntrain:\n", NULL, "x.yaml:3: a second document (---) begins; a config is one"},
     {"a: [[[[[[[[1]]]]]]]]", NULL, "x.yaml:1: values are nested deeper than any key needs"},
     {"train:\n  lr: \xff\n", NULL, "x.yaml:2: byte 0xff at offset 13 is not UTF-8 text; is this a config?"},
@@ -278,6 +280,8 @@ START_TEST(large_and_foreign_texts_are_refused) {
     refuse_text(text, BYTES, "x.yaml: 2097152 bytes are too many for a config");
     memset(text, '[', BYTES);
     refuse_text(text, 1 << 20, "x.yaml:1: ");
+    memset(text, '%', BYTES);
+    refuse_text(text, 1 << 20, "x.yaml:1: a line that begins with %");
     memset(text, '-', BYTES);
     for (size_t i = 1; i < 1 << 20; i += 2) text[i] = ' ';
     refuse_text(text, 1 << 20, "x.yaml:1: ");
