@@ -13,6 +13,8 @@
 
 /* One row a command, in the order of potqat --help. */
 static const pq_command *const commands[] = {
+    &pq_cmd_data_fetch,
+    &pq_cmd_data_prepare,
     &pq_cmd_generate,
     &pq_cmd_export,
     &pq_cmd_inspect,

@@ -1,0 +1,202 @@
+/* potqat data fetch and potqat data prepare: texts onto this machine, and texts into token shards. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "data/corpus.h"
+#include "data/fetch.h"
+#include "data/shards.h"
+
+/* Print `object` (taken) as one line of JSON. */
+static pq_status print_json(json_t *object, pq_error *err) {
+    char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
+    printf("%s\n", line);
+    free(line);
+    return PQ_OK;
+}
+
+static pq_status write_out(const char *path, bool overwrite, const char *text, size_t bytes, pq_error *err) {
+    pq_file_writer file;
+    PQ_TRY(pq_file_create(path, overwrite, &file, err));
+    pq_status status = pq_file_write(&file, text, bytes, err);
+    if (status == PQ_OK) return pq_file_commit(&file, err);
+    pq_file_abort(&file);
+    return status;
+}
+
+static pq_status fetch_builtin(const char *out, bool overwrite, pq_error *err) {
+    pq_corpus corpus;
+    char *text;
+    if (!out)
+        return PQ_FAIL(
+            err, PQ_ERR_USAGE,
+            "builtin needs no fetching: use data.path=builtin, or write it to a file with -o FILE");
+    pq_corpus_init(&corpus);
+    PQ_TRY(pq_corpus_generate(&corpus, PQ_CORPUS_SEED, PQ_CORPUS_CHARACTERS, &text, err));
+    pq_status status = write_out(out, overwrite, text, PQ_CORPUS_CHARACTERS, err);
+    free(text);
+    return status;
+}
+
+static pq_status fetch_source(const pq_source *source, const char *out, bool overwrite, char **path,
+                              pq_error *err) {
+    pq_file_view view;
+    PQ_TRY(pq_source_locate(source, path, err));
+    if (!*path) PQ_TRY(pq_source_download(source, path, err));
+    if (!out) return PQ_OK;
+    PQ_TRY(pq_file_read(*path, &view, err));
+    pq_status status = write_out(out, overwrite, view.data, view.size, err);
+    pq_file_view_close(&view);
+    return status;
+}
+
+static pq_status run_fetch(const pq_cli *cli, pq_error *err) {
+    const char *name = pq_cli_at(cli, 0), *out = pq_cli_text(cli, "out");
+    bool overwrite = pq_cli_has(cli, "overwrite"), builtin = strcmp(name, "builtin") == 0;
+    const pq_source *source = pq_source_find(name);
+    char *path = NULL;
+    if (!source && !builtin)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "there is no text named %.60s; there are tinyshakespeare and builtin", name);
+    pq_status status =
+        builtin ? fetch_builtin(out, overwrite, err) : fetch_source(source, out, overwrite, &path, err);
+    if (status == PQ_OK) {
+        const char *at = out ? out : path;
+        if (pq_cli_json(cli))
+            status = print_json(json_pack("{s:s, s:s}", "name", name, "path", at), err);
+        else
+            printf("%s\n", at);
+    }
+    free(path);
+    return status;
+}
+
+static const char fetch_details[] =
+    "Prints the path of a text that has a name, after downloading it when it is not on this machine yet. It "
+    "is "
+    "looked for in the folder POTQAT_DATA, then in the cache (POTQAT_CACHE, else $XDG_CACHE_HOME/potqat, "
+    "else "
+    "~/.cache/potqat); a download gets its place in the cache once its SHA-256 was found right. A file of "
+    "that "
+    "name with another SHA-256 is refused. -o FILE also copies the text there and prints that path.\n"
+    "\n"
+    "NAMES\n"
+    "tinyshakespeare: 1,115,394 characters of plays, 65 different ones; the download needs curl.\n"
+    "builtin: 1,000,000 characters from a generator inside the program, whose entropy is known exactly; "
+    "never "
+    "downloaded, written with -o FILE.\n"
+    "\n"
+    "EXAMPLES\n"
+    "potqat data fetch tinyshakespeare\n"
+    "potqat data fetch builtin -o builtin.txt";
+
+static const pq_flag no_flags[] = {{.name = NULL}};
+
+const pq_command pq_cmd_data_fetch = {
+    .verb = "data fetch",
+    .synopsis = "NAME [-o FILE]",
+    .summary = "Get a text that has a name; print its path",
+    .details = fetch_details,
+    .flags = no_flags,
+    .writes = true,
+    .least = 1,
+    .most = 1,
+    .run = run_fetch,
+};
+
+static pq_status print_prepared(const pq_cli *cli, const char *folder, const pq_dataset *dataset,
+                                pq_error *err) {
+    const pq_tokenizer *tokenizer = pq_dataset_tokenizer(dataset);
+    size_t n[3];
+    for (pq_split split = PQ_TRAIN; split <= PQ_TEST; split++) n[split] = pq_dataset_tokens(dataset, split);
+    if (!pq_cli_json(cli)) {
+        printf("%s: %zu train, %zu val, %zu test tokens (%s, %zu ids) of %s\n", folder, n[0], n[1], n[2],
+               pq_tokenizer_kind(tokenizer), pq_tokenizer_vocab(tokenizer), pq_dataset_source(dataset));
+        return PQ_OK;
+    }
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, pq_dataset_hash(dataset));
+    return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:s}", "path", folder, "source",
+                                pq_dataset_source(dataset), "train", (json_int_t)n[0], "val",
+                                (json_int_t)n[1], "test", (json_int_t)n[2], "tokenizer",
+                                pq_tokenizer_kind(tokenizer), "vocab",
+                                (json_int_t)pq_tokenizer_vocab(tokenizer), "hash", hash),
+                      err);
+}
+
+static pq_status run_prepare(const pq_cli *cli, pq_error *err) {
+    const char *folder = pq_cli_text(cli, "out");
+    pq_config *config = NULL;
+    pq_dataset *dataset = NULL;
+    size_t count;
+    long long shard_tokens;
+    pq_status status;
+    const char *const *overrides = pq_cli_overrides(cli, &count);
+    if (!folder) return PQ_FAIL(err, PQ_ERR_USAGE, "potqat data prepare needs -o DIR, the folder to make");
+    PQ_TRY(pq_cli_int(cli, "shard-tokens", (long long)PQ_SHARD_TOKENS, 1, 1LL << 40, &shard_tokens, err));
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(overrides[i], "data.", 5) != 0 || strncmp(overrides[i], "data.path=", 10) == 0)
+            return PQ_FAIL(
+                err, PQ_ERR_USAGE,
+                "potqat data prepare takes data.tokenizer= and data.split= (SRC is the path); found "
+                "%.100s",
+                overrides[i]);
+    PQ_TRY(pq_config_load(NULL, overrides, count, &config, err));
+    pq_data_options options = {.path = pq_cli_at(cli, 0), .tokenizer = config->data.tokenizer};
+    memcpy(options.split, config->data.split.items, sizeof options.split);
+    PQ_TRY_TO(status, done, pq_dataset_open(&options, &dataset, err));
+    PQ_TRY_TO(status, done,
+              pq_shards_write(dataset, folder, pq_cli_has(cli, "overwrite"), (size_t)shard_tokens, err));
+    status = print_prepared(cli, folder, dataset, err);
+done:
+    pq_dataset_close(dataset);
+    pq_config_destroy(config);
+    return status;
+}
+
+static const char prepare_details[] =
+    "Turns a text into a folder of token shards, which every command then takes as data.path: the same "
+    "tokens, "
+    "splits and windows as from the text itself, but memory-mapped. SRC is a UTF-8 text file, another folder "
+    "of "
+    "shards, or a name (tinyshakespeare, builtin).\n"
+    "\n"
+    "The folder appears whole or not at all. One that exists is refused; --overwrite replaces the files of "
+    "an "
+    "older preparation in it and leaves all others alone.\n"
+    "\n"
+    "KEYS\n"
+    "data.tokenizer=char|byte: the text's own characters (the default), or 256 ids for any bytes\n"
+    "data.split=[0.8,0.1,0.1]: shares of train, val and test, in this order along the text\n"
+    "\n"
+    "FILES\n"
+    "DIR/shards.json, DIR/tokenizer.json, DIR/{train,val,test}-NNNNN.shard; docs/formats.md specifies them\n"
+    "\n"
+    "EXAMPLES\n"
+    "potqat data prepare novel.txt -o novel-shards\n"
+    "potqat data prepare novel.txt -o novel-bytes data.tokenizer=byte data.split=[0.9,0.1,0]";
+
+static const pq_flag prepare_flags[] = {
+    {.name = "shard-tokens", .value = "N", .help = "tokens a shard at most (default 67108864)"},
+    {.name = NULL},
+};
+
+const pq_command pq_cmd_data_prepare = {
+    .verb = "data prepare",
+    .synopsis = "SRC -o DIR [data.*=...]",
+    .summary = "Turn a text into token shards",
+    .details = prepare_details,
+    .flags = prepare_flags,
+    .writes = true,
+    .overrides = true,
+    .least = 1,
+    .most = 1,
+    .run = run_prepare,
+};
