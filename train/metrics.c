@@ -64,22 +64,29 @@ static pq_status close_file(line_file *file, pq_error *err) {
     return status;
 }
 
-/* Write the lines of `old` up to resume_iter to a new file in its place. */
-static pq_status rewrite(const char *path, const pq_file_view *old, int64_t resume_iter, pq_error *err) {
-    pq_file_writer writer;
-    pq_status status = PQ_OK;
+/* Copy the whole lines of `old` up to resume_iter to `kept`, which holds old->size + 1 bytes. */
+static pq_status keep_lines(const char *path, const pq_file_view *old, int64_t resume_iter, char *kept,
+                            size_t *bytes, pq_error *err) {
     size_t offset = 0;
     line text = {0};
-    PQ_TRY(pq_file_create(path, true, &writer, err));
-    while (status == PQ_OK && next_line(old, &offset, &text)) {
+    *bytes = 0;
+    while (next_line(old, &offset, &text)) {
         json_t *object;
-        status = parse_line(path, &text, &object, err);
+        PQ_TRY(parse_line(path, &text, &object, err));
         if (object && json_integer_value(json_object_get(object, "iter")) <= resume_iter) {
-            status = pq_file_write(&writer, text.text, text.bytes, err);
-            if (status == PQ_OK) status = pq_file_write(&writer, "\n", 1, err);
+            memcpy(kept + *bytes, text.text, text.bytes);
+            *bytes += text.bytes;
+            kept[(*bytes)++] = '\n';
         }
         json_decref(object);
     }
+    return PQ_OK;
+}
+
+static pq_status replace(const char *path, const char *data, size_t bytes, pq_error *err) {
+    pq_file_writer writer;
+    PQ_TRY(pq_file_create(path, true, &writer, err));
+    pq_status status = pq_file_write(&writer, data, bytes, err);
     if (status == PQ_OK) return pq_file_commit(&writer, err);
     pq_file_abort(&writer);
     return status;
@@ -87,9 +94,15 @@ static pq_status rewrite(const char *path, const pq_file_view *old, int64_t resu
 
 static pq_status cut(const char *path, int64_t resume_iter, pq_error *err) {
     pq_file_view old;
+    char *kept = NULL;
+    size_t bytes;
     if (!pq_file_exists(path)) return PQ_OK;
     PQ_TRY(pq_file_read(path, &old, err));
-    pq_status status = rewrite(path, &old, resume_iter, err);
+    pq_status status = pq_calloc(old.size + 1, 1, "metrics", &kept, err);
+    if (status == PQ_OK) status = keep_lines(path, &old, resume_iter, kept, &bytes, err);
+    if (status == PQ_OK && (bytes != old.size || memcmp(kept, old.data, bytes) != 0))
+        status = replace(path, kept, bytes, err);
+    free(kept);
     pq_file_view_close(&old);
     return status;
 }

@@ -17,6 +17,8 @@ struct pq_cli {
         const char *text; /* "" for a flag without a value */
     } * flags;
     size_t positional_count, override_count, flag_count;
+    const char *const *words;
+    size_t word_count;
 };
 
 static const pq_flag common_flags[] = {
@@ -133,6 +135,8 @@ pq_status pq_cli_parse(const pq_command *command, size_t count, const char *cons
     *out = NULL;
     PQ_TRY(pq_calloc(1, sizeof *cli, "command line", &cli, err));
     cli->command = command;
+    cli->words = words;
+    cli->word_count = count;
     PQ_TRY_TO(status, fail, pq_calloc(count, sizeof *cli->positional, "command line", &cli->positional, err));
     PQ_TRY_TO(status, fail, pq_calloc(count, sizeof *cli->overrides, "command line", &cli->overrides, err));
     PQ_TRY_TO(status, fail, pq_calloc(count, sizeof *cli->flags, "command line", &cli->flags, err));
@@ -184,6 +188,11 @@ const char *pq_cli_text(const pq_cli *cli, const char *flag) {
 
 bool pq_cli_has(const pq_cli *cli, const char *flag) {
     return pq_cli_text(cli, flag) != NULL;
+}
+
+const char *const *pq_cli_words(const pq_cli *cli, int *count) {
+    *count = (int)cli->word_count;
+    return cli->words;
 }
 
 bool pq_cli_json(const pq_cli *cli) {

@@ -45,6 +45,8 @@ pq_status pq_cli_int(const pq_cli *cli, const char *flag, long long otherwise, l
                      long long most, long long *out, pq_error *err);
 pq_status pq_cli_real(const pq_cli *cli, const char *flag, double otherwise, double least, double most,
                       double *out, pq_error *err);
+/* All words behind the verb, as given; borrowed. */
+const char *const *pq_cli_words(const pq_cli *cli, int *count);
 bool pq_cli_json(const pq_cli *cli);
 bool pq_cli_quiet(const pq_cli *cli);
 

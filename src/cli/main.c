@@ -15,6 +15,8 @@
 static const pq_command *const commands[] = {
     &pq_cmd_data_fetch,
     &pq_cmd_data_prepare,
+    &pq_cmd_train,
+    &pq_cmd_eval,
     &pq_cmd_generate,
     &pq_cmd_export,
     &pq_cmd_inspect,
@@ -123,8 +125,21 @@ done:
     return status;
 }
 
+/* OpenMP's threads wait for each other by spinning, by default for milliseconds. On a machine that is busy
+ * otherwise that holds the core the awaited thread needs: a training iteration became 8 times slower. The
+ * runtime reads how long to spin when it is loaded, before main, so say it and start over; what the user has
+ * set stays. */
+static void spin_briefly(char **argv) {
+    static const char *const settings[][2] = {{"GOMP_SPINCOUNT", "2000"}, {"KMP_BLOCKTIME", "0"}};
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (setenv(settings[i][0], settings[i][1], 1) != 0) return;
+    execv("/proc/self/exe", argv); /* where it cannot be, we go on as we are */
+}
+
 int main(int argc, char **argv) {
     pq_error err = {0};
+    spin_briefly(argv);
     /* A closed standard stream must not become the number of a file we write; the wrong direction makes every
      * use of it an error. */
     for (int stream = 0; stream < 3; stream++)
