@@ -57,6 +57,23 @@ static size_t words_of_verb(const char *name, size_t count, const char *const *w
                : 0;
 }
 
+static bool is_help(const char *word) {
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* The commands nested under `group`; false where there are none. */
+static bool print_group(const char *group, FILE *out) {
+    size_t length = strlen(group), count = 0;
+    for (size_t i = 0; commands[i]; i++) {
+        const char *verb = commands[i]->verb;
+        if (strncmp(verb, group, length) != 0 || verb[length] != ' ') continue;
+        if (count++ == 0)
+            fprintf(out, "potqat %s: needs one of these; each has its own --help\n\nCOMMANDS\n", group);
+        fprintf(out, "    %-22s%s\n", verb, commands[i]->summary);
+    }
+    return count > 0;
+}
+
 static pq_status unknown_command(size_t count, const char *const *words, pq_error *err) {
     char typed[80], within[256] = "";
     pq_nearest nearest = {.wanted = typed};
@@ -96,7 +113,7 @@ static pq_status run(size_t count, const char *const *words, pq_error *err) {
         print_usage(stderr);
         return PQ_FAIL(err, PQ_ERR_USAGE, "no command given");
     }
-    if (strcmp(words[0], "--help") == 0 || strcmp(words[0], "-h") == 0 || strcmp(words[0], "help") == 0) {
+    if (is_help(words[0])) {
         print_usage(stdout);
         return PQ_OK;
     }
@@ -108,6 +125,7 @@ static pq_status run(size_t count, const char *const *words, pq_error *err) {
         taken = words_of_verb(commands[i]->verb, count, words);
         if (taken) command = commands[i];
     }
+    if (!command && count > 1 && is_help(words[1]) && print_group(words[0], stdout)) return PQ_OK;
     if (!command) return unknown_command(count, words, err);
     PQ_TRY(pq_cli_parse(command, count - taken, words + taken, &cli, err));
     pq_status status = PQ_OK;

@@ -243,6 +243,31 @@ START_TEST(numbers_are_printed_short) {
 }
 END_TEST
 
+START_TEST(texts_are_quoted_where_any_reader_needs_it) {
+    static const struct {
+        const char *text, *printed;
+    } cases[] = {{"runs/x@last", "runs/x@last"},
+                 {"../a.yaml", "../a.yaml"},
+                 {"NO", "\"NO\""},
+                 {"12", "\"12\""},
+                 {"a b", "\"a b\""},
+                 {"\"\\", "\"\\\"\\\\\""},
+                 {"\x01\n\x1f\x7f", "\"\\u0001\\u000a\\u001f\\u007f\""},
+                 {"\xc2\x85\xc2\xa0", "\"\\u0085\xc2\xa0\""},
+                 {"\xe2\x80\xa8\xe2\x80\xa9", "\"\\u2028\\u2029\""},
+                 {"\xef\xbb\xbf\xef\xbf\xbe\xef\xbf\xbf", "\"\\ufeff\\ufffe\\uffff\""},
+                 {"\xd1\x8f", "\"\xd1\x8f\""}};
+    const pq_key *key = pq_key_find("run", "dir");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pq_config config = {0};
+        config.run.dir = cases[i].text;
+        char *text = pq_key_text(key, &config, PQ_FLAVOUR_YAML);
+        ck_assert_str_eq(text, cases[i].printed);
+        free(text);
+    }
+}
+END_TEST
+
 START_TEST(whole_configs_read_back_and_hash) {
     static const char *const overrides[] = {"quant.quantizer=pot", "quant.levels=7", "quant.scale_eps=1e-7",
                                             "run.dir=\"\\u2028 a\"", "init.from=runs/x@last"};
@@ -317,6 +342,7 @@ int main(void) {
     tcase_add_test(tests, every_key_of_the_manual_stands_once);
     tcase_add_test(tests, what_is_printed_reads_back_the_same);
     tcase_add_test(tests, numbers_are_printed_short);
+    tcase_add_test(tests, texts_are_quoted_where_any_reader_needs_it);
     tcase_add_test(tests, whole_configs_read_back_and_hash);
     tcase_add_test(tests, differences_are_listed);
     tcase_add_test(tests, patterns_match_as_in_the_shell);

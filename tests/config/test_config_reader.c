@@ -116,6 +116,7 @@ static const struct refusal {
     /* names */
     {"train:\n  lr: 1\n  max_iter: 5\n", NULL,
      "x.yaml:3: train.max_iter: unknown key; did you mean train.max_iters?"},
+    {"train: {rl: 1}", NULL, "x.yaml:1: train.rl: unknown key; did you mean train.lr?"},
     {"trian:\n  lr: 1\n", NULL, "x.yaml:1: trian: unknown section; did you mean train?"},
     {"lr: 1\n", NULL, "x.yaml:1: lr: unknown section; did you mean train.lr?"},
     {"train: {windows: 3}", NULL, "x.yaml:1: train.windows: unknown key; did you mean eval.windows?"},
