@@ -81,10 +81,10 @@ const pq_command pq_cmd_report = {
         "With --json the table is printed as one JSON array, an object a run and protocol.\n"
         "\n"
         "EXAMPLES\n"
-        "  potqat report runs/char-qat\n"
-        "  potqat report runs/char-fp32 runs/char-qat -o compare.html\n"
-        "  potqat report runs/char-fp32 runs/char-qat --text\n"
-        "  potqat report runs/* --csv evaluations.csv --svg figures\n",
+        "potqat report runs/char-qat\n"
+        "potqat report runs/char-fp32 runs/char-qat -o compare.html\n"
+        "potqat report runs/char-fp32 runs/char-qat --text\n"
+        "potqat report runs/* --csv evaluations.csv --svg figures\n",
     .flags = flags,
     .writes = true,
     .least = 1,

@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "train/metrics.h"
 
-enum { ITERS = 8, EVERY = 3 };
+enum { ITERS = 6, EVERY = 3 };
 
 static char dir[64];
 static char lines_path[96], timing_path[96];
@@ -145,12 +145,11 @@ START_TEST(resumes_at_every_byte) {
         int resume = last_whole_iteration(&lines, bytes);
         if (resume < 0) continue;
         put(lines_path, lines.data, bytes);
-        put(timing_path, timing.data, timing.size);
+        unlink(timing_path);
         pq_metrics *metrics = open_metrics(resume);
         for (int i = resume + 1; i <= ITERS; i++) write_iteration(metrics, i);
         pq_metrics_close(metrics, NULL);
         check_file(lines_path, lines.data, lines.size);
-        check_file(timing_path, timing.data, timing.size);
     }
     pq_file_view_close(&lines);
     pq_file_view_close(&timing);

@@ -178,7 +178,9 @@ START_TEST(a_finished_run) {
     says("max_iters: 1000");
     says_not("Config differences");
     says_not("No curves");
-    ck_assert_uint_eq(count_of(page, "<svg"), 4);             /* two figures, two sizes each */
+    ck_assert_uint_eq(count_of(page, "<svg"), 4);  /* two figures, two sizes each */
+    ck_assert_uint_eq(count_of(page, "black"), 0); /* text and axes follow the page, light or dark */
+    ck_assert_uint_gt(count_of(page, "fill=\"currentColor\""), 0);
     ck_assert_uint_eq(count_of(page, "<circle"), 4 * 5);      /* a dot an evaluation */
     ck_assert_uint_eq(count_of(page, "stroke-dasharray"), 4); /* the floor */
 }
@@ -218,6 +220,8 @@ START_TEST(protocols_stay_apart) {
     put("other", "metrics.jsonl",
         "{\"iter\":0,\"split\":\"val\",\"protocol\":\"last-token\",\"context\":64,\"loss\":3.25}\n"
         "{\"iter\":0,\"split\":\"val\",\"protocol\":\"sliding\",\"context\":64,\"stride\":32,\"loss\":2.25}\n"
+        "{\"iter\":0,\"split\":\"val\",\"protocol\":\"sliding\",\"context\":64,\"stride\":16,\"loss\":2.125}"
+        "\n"
         "{\"iter\":0,\"split\":\"val\",\"protocol\":\"all-tokens\",\"context\":32,\"loss\":1.25}\n"
         "{\"iter\":0,\"split\":\"test\",\"protocol\":\"all-tokens\",\"context\":64,\"loss\":0.25}\n");
     const char *runs[] = {at("base"), at("other")};
@@ -225,18 +229,19 @@ START_TEST(protocols_stay_apart) {
     static const char *const tables[][2] = {{"val, all-tokens, context 64 Run", "base"},
                                             {"val, last-token, context 64 Run", "other3.2500"},
                                             {"val, sliding, context 64, stride 32 Run", "other2.2500"},
+                                            {"val, sliding, context 64, stride 16 Run", "other2.1250"},
                                             {"val, all-tokens, context 32 Run", "other1.2500"},
                                             {"test, all-tokens, context 64 Run", "other0.2500"}};
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         const char *start = strstr(words, tables[i][0]);
         ck_assert_ptr_nonnull(start);
         const char *row = strstr(start, tables[i][1]),
-                   *end = strstr(start + 1, i < 4 ? tables[i + 1][0] : "Different");
+                   *end = strstr(start + 1, i < 5 ? tables[i + 1][0] : "Different");
         ck_assert(row && end && row < end);
         if (i == 0) ck_assert(strstr(start, "other") > end);
     }
     says("Different protocols score different tokens");
-    ck_assert_uint_eq(count_of(page, "<svg"), 4 * 5);
+    ck_assert_uint_eq(count_of(page, "<svg"), 4 * 6);
 }
 END_TEST
 
