@@ -1,0 +1,244 @@
+/* Each op's backward pass against central differences of the loss, summed in double: every entry of every
+ * input and parameter. A case puts the op between an embedding and the head, so that its input is
+ * differentiable too. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "ops/ops.h"
+
+enum { B = 2, T = 5, C = 6, V = 7, MOST = 4096 };
+
+/* Parameters are added one after the other into flat buffers. */
+typedef struct bench {
+    pq_graph *graph;
+    size_t used;
+    float weights[MOST], gradients[MOST];
+    int wte;
+} bench;
+
+static pq_error err;
+static void must(pq_status status) {
+    ck_assert_msg(status == PQ_OK, "%s", err.message);
+}
+
+static int parameter(bench *b, size_t rows, size_t columns, double mean, double deviation) {
+    int tensor;
+    size_t count = (rows ? rows : 1) * columns;
+    ck_assert_uint_le(b->used + count, MOST);
+    for (size_t i = 0; i < count; i++) {
+        double pair[2];
+        pq_random_normal2(3, PQ_STREAM_INIT, b->used, i, pair);
+        b->weights[b->used + i] = (float)(mean + deviation * pair[0]);
+    }
+    must(pq_graph_add_parameter(b->graph, rows, columns, b->used, false, &tensor, &err));
+    b->used += count;
+    return tensor;
+}
+
+typedef int (*builder)(bench *b, int x);
+
+static int plain(bench *b, int x) {
+    (void)b;
+    return x;
+}
+static int linear(bench *b, int x) {
+    int out;
+    must(pq_op_linear(b->graph, x, parameter(b, C, C, 0, 0.5), PQ_NONE, &out, &err));
+    return out;
+}
+static int linear_bias(bench *b, int x) {
+    int out, w = parameter(b, C, C, 0, 0.5), bias = parameter(b, 0, C, 0, 0.5);
+    must(pq_op_linear(b->graph, x, w, bias, &out, &err));
+    return out;
+}
+static int layernorm(bench *b, int x) {
+    int out;
+    must(pq_op_layernorm(b->graph, x, parameter(b, 0, C, 1, 0.3), PQ_NONE, &out, &err));
+    return out;
+}
+static int layernorm_bias(bench *b, int x) {
+    int out, gain = parameter(b, 0, C, 1, 0.3), bias = parameter(b, 0, C, 0, 0.3);
+    must(pq_op_layernorm(b->graph, x, gain, bias, &out, &err));
+    return out;
+}
+static int attention_with(bench *b, int x, double p) {
+    int qkv, out;
+    must(pq_op_linear(b->graph, x, parameter(b, 3 * C, C, 0, 0.7), PQ_NONE, &qkv, &err));
+    must(pq_op_attention(b->graph, qkv, 2, p, &out, &err));
+    return out;
+}
+static int attention(bench *b, int x) {
+    return attention_with(b, x, 0);
+}
+static int attention_dropout(bench *b, int x) {
+    return attention_with(b, x, 0.4);
+}
+static int gelu_erf(bench *b, int x) {
+    int out;
+    must(pq_op_gelu(b->graph, linear(b, x), false, &out, &err));
+    return out;
+}
+static int gelu_tanh(bench *b, int x) {
+    int out;
+    must(pq_op_gelu(b->graph, linear(b, x), true, &out, &err));
+    return out;
+}
+static int dropout(bench *b, int x) {
+    int out;
+    must(pq_op_dropout(b->graph, x, 0.4, &out, &err));
+    return out;
+}
+static int residual(bench *b, int x) {
+    int out;
+    must(pq_op_residual(b->graph, x, linear(b, x), 0, &out, &err));
+    return out;
+}
+static int residual_dropout(bench *b, int x) {
+    int out;
+    must(pq_op_residual(b->graph, x, linear(b, x), 0.4, &out, &err));
+    return out;
+}
+/* A whole block: gradients shared in place, inputs used twice, recomputed values. */
+static int block(bench *b, int x) {
+    int y, z, after;
+    b->graph->block = 0;
+    y = layernorm_bias(b, x);
+    z = attention_with(b, y, 0.2);
+    must(pq_op_residual(b->graph, x, z, 0.2, &after, &err));
+    y = gelu_tanh(b, layernorm(b, after));
+    must(pq_op_residual(b->graph, after, linear_bias(b, y), 0, &x, &err));
+    b->graph->block = PQ_NONE;
+    return x;
+}
+/* The same tensor three times, among them both sides of a sum. */
+static int reuse(bench *b, int x) {
+    int a, c;
+    must(pq_op_residual(b->graph, x, x, 0, &a, &err));
+    must(pq_op_residual(b->graph, linear(b, a), x, 0, &c, &err));
+    return c;
+}
+
+static const struct {
+    const char *name;
+    builder build;
+} cases[] = {
+    {"embedding and head", plain},
+    {"linear", linear},
+    {"linear with bias", linear_bias},
+    {"layernorm", layernorm},
+    {"layernorm with bias", layernorm_bias},
+    {"attention", attention},
+    {"attention with dropout", attention_dropout},
+    {"gelu erf", gelu_erf},
+    {"gelu tanh", gelu_tanh},
+    {"dropout", dropout},
+    {"residual", residual},
+    {"residual with dropout", residual_dropout},
+    {"block", block},
+    {"reuse", reuse},
+};
+enum { CASES = sizeof cases / sizeof *cases };
+
+static const uint16_t tokens[B * T] = {0, 3, 6, 1, 1, 2, 5, 4, 0, 3};
+static const int32_t targets[B * T] = {3, 6, 1, 1, 2, 5, -1, 0, 3, 6};
+enum { VALID = 9 };
+
+static double loss_of(bench *b) {
+    float losses[B * T];
+    double sum = 0;
+    pq_batch batch = {.tokens = tokens,
+                      .targets = targets,
+                      .losses = losses,
+                      .loss_scale = 1.0f / VALID,
+                      .training = true,
+                      .first = true,
+                      .seed = 11,
+                      .iter = 5,
+                      .sequence = 3};
+    pq_graph_forward(b->graph, &batch);
+    pq_graph_backward(b->graph, &batch);
+    for (int i = 0; i < B * T; i++) sum += losses[i];
+    return sum / VALID;
+}
+
+START_TEST(gradient) {
+    bool recompute = _i >= CASES;
+    static bench b;
+    pq_plan_size size;
+    void *activations, *scratch;
+    static float expected[MOST];
+    b = (bench){0};
+    must(pq_graph_create(B, T, V, &b.graph, &err));
+    b.wte = parameter(&b, V, C, 0, 0.8);
+    int wpe = parameter(&b, T + 1, C, 0, 0.8), x;
+    must(pq_op_embedding(b.graph, b.wte, wpe, &x, &err));
+    x = cases[_i % CASES].build(&b, x);
+    must(pq_op_head(b.graph, x, b.wte, &err));
+    must(pq_graph_plan(b.graph, true, recompute, &size, &err));
+    must(pq_calloc(1, size.activations, "activations", &activations, &err));
+    must(pq_calloc(1, size.scratch, "scratch", &scratch, &err));
+    memset(activations, 0xFF, size.activations); /* NaN: what is read must have been written */
+    pq_graph_place(b.graph, activations, scratch);
+    pq_graph_bind(b.graph, b.weights, NULL, b.gradients);
+    memset(b.gradients, 0xFF, sizeof b.gradients);
+    double norm = 0, difference = 0;
+    const double step = 4e-3;
+    for (size_t i = 0; i < b.used; i++) {
+        float saved = b.weights[i];
+        b.weights[i] = (float)(saved + step);
+        double above = b.weights[i], high = loss_of(&b);
+        b.weights[i] = (float)(saved - step);
+        double below = b.weights[i], low = loss_of(&b);
+        b.weights[i] = saved;
+        expected[i] = (float)((high - low) / (above - below));
+    }
+    loss_of(&b);
+    for (size_t i = 0; i < b.used; i++) {
+        norm += (double)expected[i] * expected[i];
+        difference += ((double)b.gradients[i] - expected[i]) * ((double)b.gradients[i] - expected[i]);
+    }
+    ck_assert_msg(sqrt(difference) <= 2e-3 * sqrt(norm), "%s: gradient differs by %g of %g",
+                  cases[_i % CASES].name, sqrt(difference), sqrt(norm));
+    pq_graph_destroy(b.graph);
+    free(activations);
+    free(scratch);
+}
+END_TEST
+
+START_TEST(shapes_are_checked) {
+    bench b = {0};
+    int out, x;
+    must(pq_graph_create(B, T, V, &b.graph, &err));
+    int wte = parameter(&b, V, C, 0, 1), wpe = parameter(&b, T, C, 0, 1), odd = parameter(&b, 3, C + 1, 0, 1);
+    int small = parameter(&b, T - 1, C, 0, 1), vector = parameter(&b, 0, C + 2, 0, 1);
+    ck_assert_int_eq(pq_op_embedding(b.graph, wte, odd, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_embedding(b.graph, wte, small, &out, &err), PQ_ERR_USAGE);
+    must(pq_op_embedding(b.graph, wte, wpe, &x, &err));
+    ck_assert_int_eq(pq_op_linear(b.graph, x, odd, PQ_NONE, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_linear(b.graph, x, wte, vector, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_layernorm(b.graph, x, vector, PQ_NONE, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_attention(b.graph, x, 5, 0, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_head(b.graph, x, odd, &err), PQ_ERR_USAGE);
+    pq_graph_destroy(b.graph);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("gradients");
+    TCase *tc = tcase_create("finite differences");
+    tcase_set_timeout(tc, 300);
+    tcase_add_loop_test(tc, gradient, 0, 2 * CASES); /* kept, then recomputed */
+    tcase_add_test(tc, shapes_are_checked);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
