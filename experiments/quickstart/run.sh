@@ -64,7 +64,7 @@ train() {
     if [ -n "$text" ]; then set -- "data.path=$text" "$@"; fi
     if [ "$schedule" = short ]; then set -- train.max_iters=60 train.warmup_iters=10 eval.windows=200 "$@"; fi
     # shellcheck disable=SC2086 # no word where there is nothing to overwrite
-    $potqat train "$config" run.dir="$run" $overwrite "$@" || status=$?
+    $potqat train "$config" run.dir="$run" $overwrite "$@" >&2 || status=$?
     if [ $status = 3 ]; then echo "run.sh: stopped; '$potqat train --resume $run' goes on from there" >&2; fi
     [ $status = 0 ] || exit $status
 }
@@ -82,12 +82,12 @@ echo "== 1 of 6: fp32 training" >&2
 train "$fp32" "$runs/fp32"
 echo "== 2 of 6: quantization after training (PTQ)" >&2
 # shellcheck disable=SC2086
-$potqat quantize "$runs/fp32" -o "$runs/ptq.h5" $overwrite quant.quantizer=pot quant.levels=15 quant.granularity=row quant.scale=mse
+$potqat quantize "$runs/fp32" -o "$runs/ptq.h5" $overwrite quant.quantizer=pot quant.levels=15 quant.granularity=row quant.scale=mse >&2
 echo "== 3 of 6: quantization-aware training (QAT)" >&2
 train "$qat" "$runs/qat" init.from="$runs/fp32"
 echo "== 4 of 6: export" >&2
 # shellcheck disable=SC2086
-$potqat export "$runs/qat" --format packed -o "$runs/qat.safetensors" $overwrite
+$potqat export "$runs/qat" --format packed -o "$runs/qat.safetensors" $overwrite >&2
 echo "== 5 of 6: evaluation of every validation token, and the report" >&2
 evaluate fp32 "$runs/fp32"
 evaluate ptq "$runs/ptq.h5"
