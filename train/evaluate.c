@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "kernels/gemm.h"
 
 enum { TOKENS_A_BATCH = 2048 };
 
@@ -137,12 +138,15 @@ pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq
     if (options->windows && options->windows < out->windows) out->windows = options->windows;
     PQ_TRY(pq_calloc(out->windows, sizeof *out->window_loss, "losses", &out->window_loss, err));
     size_t batch = TOKENS_A_BATCH / options->context;
-    pq_status status = allocate(model, batch ? batch : 1, options->context, &m, err);
+    int blas_threads = pq_gemm_threads_take();
+    pq_status status = pq_gemm_check(err);
+    if (status == PQ_OK) status = allocate(model, batch ? batch : 1, options->context, &m, err);
     if (status == PQ_OK)
         measure(dataset, options, &m, out);
     else
         pq_evaluation_deinit(out);
     release(&m);
+    pq_gemm_threads_restore(blas_threads);
     out->seconds = now() - start;
     return status;
 }

@@ -33,6 +33,7 @@ typedef struct loop {
     pq_progress *progress;
     pq_run_info info;
     double start, last_save; /* seconds on the monotonic clock */
+    double before;           /* seconds that the run had taken before it was resumed */
     double last_loss, last_se;
     int64_t saved_iter, evaluated_iter;
     bool out_of_patience;
@@ -171,7 +172,7 @@ static pq_status write_training_line(loop *l, double lr, double norm, pq_error *
                              "loss", real_or_null(c->targets > 0 ? c->loss_sum / c->targets : NAN), "tokens",
                              (json_int_t)c->targets, "lr", lr, "grad_norm", real_or_null(norm));
     json_t *timing = json_pack("{s:I, s:f, s:f}", "iter", (json_int_t)c->iter, "tokens_per_s",
-                               pq_progress_rate(l->progress), "elapsed_s", now() - l->start);
+                               pq_progress_rate(l->progress), "elapsed_s", l->before + now() - l->start);
     c->loss_sum = c->targets = 0;
     pq_status status = pq_metrics_write(l->metrics, line, err);
     if (status != PQ_OK) {
@@ -326,6 +327,19 @@ static void fill_result(const loop *l, pq_train_result *result) {
                                 .tokens_per_s = pq_progress_rate(l->progress)};
 }
 
+/* elapsed_s of the last line of timing.jsonl. */
+static double seconds_before(const char *dir) {
+    char *path = pq_run_path(dir, "timing.jsonl");
+    json_t *lines = NULL;
+    double seconds = 0;
+    if (path && pq_metrics_read(path, &lines, NULL) == PQ_OK && json_array_size(lines))
+        seconds = json_number_value(
+            json_object_get(json_array_get(lines, json_array_size(lines) - 1), "elapsed_s"));
+    json_decref(lines);
+    free(path);
+    return seconds;
+}
+
 static pq_status train_job(loop *l, bool resumed, pq_train_result *result, pq_error *err) {
     static const char *const endings[] = {
         [PQ_OK] = "done", [PQ_STOPPED] = "stopped", [PQ_DIVERGED] = "diverged"};
@@ -337,6 +351,7 @@ static pq_status train_job(loop *l, bool resumed, pq_train_result *result, pq_er
     PQ_TRY(write_config(l, err));
     PQ_TRY(pq_run_info_write(&l->info, l->job, l->dir, "running", l->last_loss, l->last_se, err));
     PQ_TRY(pq_metrics_open(l->dir, resumed ? l->job->counters.iter : -1, &l->metrics, err));
+    if (resumed) l->before = seconds_before(l->dir);
     l->progress =
         pq_progress_create(l->job->counters.iter, l->job->config->train.max_iters, l->options->quiet);
     say_start(l, resumed);

@@ -7,7 +7,6 @@
 
 #include "cli/cli.h"
 #include "cli/load.h"
-#include "kernels/gemm.h"
 #include "train/evaluate.h"
 
 /* The data as the model's own config has it, with --data and the overrides on top. */
@@ -118,14 +117,11 @@ done:
 
 static pq_status run(const pq_cli *cli, pq_error *err) {
     subject s = {.spec = pq_cli_at(cli, 0)}, other = {.spec = pq_cli_text(cli, "against")};
-    int blas_threads = pq_gemm_threads_take();
-    pq_status status = pq_gemm_check(err);
-    if (status == PQ_OK) status = evaluate_all(cli, &s, &other, err);
+    pq_status status = evaluate_all(cli, &s, &other, err);
     pq_evaluation_deinit(&s.result);
     pq_evaluation_deinit(&other.result);
     pq_model_destroy(s.model);
     pq_model_destroy(other.model);
-    pq_gemm_threads_restore(blas_threads);
     return status;
 }
 
