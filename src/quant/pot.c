@@ -81,7 +81,7 @@ static pq_status pot_resolve(pq_codebook *codebook, int64_t levels, const double
 
 static uint8_t pot_encode(const pq_codebook *codebook, float weight, float scale) {
     pq_pow2_grid grid = grid_of(codebook);
-    bool negative = signbit(weight);
+    bool negative = weight < 0;
     int m = exponent_of(&grid, fabsf(weight) / scale, negative) + 1;
     return (uint8_t)(m == 0 ? 0 : m | (negative ? 1 << (codebook->bits - 1) : 0));
 }
@@ -118,7 +118,7 @@ static pq_status zero_free_resolve(pq_codebook *codebook, int64_t levels, const 
 
 static uint8_t zero_free_encode(const pq_codebook *codebook, float weight, float scale) {
     pq_pow2_grid grid = grid_of(codebook);
-    bool negative = signbit(weight) && weight != 0;
+    bool negative = weight < 0;
     int k = exponent_of(&grid, fabsf(weight) / scale, negative);
     return (uint8_t)(k | (negative ? codebook->exponents : 0));
 }
@@ -164,7 +164,7 @@ static pq_status released_resolve(pq_codebook *codebook, int64_t levels, const d
 
 static uint8_t released_encode(const pq_codebook *codebook, float weight, float scale) {
     pq_pow2_grid grid = grid_of(codebook);
-    bool negative = signbit(weight);
+    bool negative = weight < 0;
     int code = exponent_of(&grid, fabsf(weight) / scale, negative) + 1, positive;
     frexp(codebook->range[1], &positive);
     return (uint8_t)(code == 0 ? 0 : code + (negative ? positive : 0));

@@ -14,7 +14,10 @@
 #include "kernels/kernels.h"
 #include "quant/table.h"
 
-enum { TILE = 16384, KEPT = 4, ROUNDS = 4 };
+enum { TILE = 16384, KEPT = 4, ROUNDS = 2, FEW = 16, SOME = 128 };
+
+/* Ratios of neighbouring scales in a search: 2^(1/128), 2^(1/32), 2^(1/8). */
+static const double steps[] = {0x1.0163da9fb3335p+0, 0x1.059b0d3158574p+0, 0x1.172b83c7d517bp+0};
 
 static const float LEAST = 0x1p-126f; /* the least normal float: below it levels lose bits */
 
@@ -82,23 +85,12 @@ static void magnitude_tile(void *context, size_t tile) {
                                  tile_length(f, tile));
 }
 
-/* Squared error at `scale` (*here) and the least one of the values chosen there, with its scale. Too large or
- * undefined errors come out as NaN or infinity and lose every comparison. */
+/* A scale on the grid with its squared error. Errors that are undefined lose every comparison. */
 typedef struct candidate {
-    double error, scale;
+    float scale;
+    double error;
+    double bottom; /* the best scale for the values chosen here */
 } candidate;
-
-static candidate try_scale(fit *f, float scale, double *here) {
-    double s[3] = {0};
-    f->scale = scale;
-    pq_parallel_for(f->tiles, error_tile, f);
-    for (size_t i = 0; i < f->tiles; i++)
-        for (int k = 0; k < 3; k++) s[k] += f->partial[i].s[k];
-    double square = (double)scale * (double)scale, move = s[2] > 0 ? s[1] / s[2] : 0;
-    if (here) *here = square * s[0];
-    double least = s[0] - move * s[1];
-    return (candidate){.error = square * (least > 0 ? least : 0), .scale = scale * (1 + move)};
-}
 
 /* On the grid, between the least and the greatest scale. */
 static float place(const fit *f, double scale) {
@@ -108,22 +100,36 @@ static float place(const fit *f, double scale) {
     return s < f->least ? f->least : s > f->greatest ? f->greatest : s;
 }
 
-/* Judge a scale of the grid by its true error. */
-static void judge(fit *f, float scale, float *best, double *best_error) {
-    double error;
-    if (scale < f->least || scale > f->greatest) return;
-    try_scale(f, scale, &error);
-    if (!(error < *best_error)) return;
-    *best_error = error;
-    *best = scale;
+/* Try the scale of the grid next to `scale`, and put it among the best, which are sorted. */
+static void consider(fit *f, double scale, candidate *best) {
+    double s[3] = {0};
+    f->scale = place(f, scale);
+    for (int i = 0; i < KEPT; i++)
+        if (best[i].scale == f->scale) return;
+    pq_parallel_for(f->tiles, error_tile, f);
+    for (size_t i = 0; i < f->tiles; i++)
+        for (int k = 0; k < 3; k++) s[k] += f->partial[i].s[k];
+    double unit = (double)f->scale;
+    candidate c = {.scale = f->scale, .error = unit * unit * s[0], .bottom = unit};
+    if (s[2] > 0) c.bottom = unit * (1 + s[1] / s[2]);
+    for (int i = 0; i < KEPT; i++) {
+        if (!(c.error < best[i].error)) continue;
+        candidate moved = best[i];
+        best[i] = c;
+        c = moved;
+    }
 }
 
-static void keep(candidate *kept, candidate c) {
-    for (size_t i = 0; i < KEPT; i++) {
-        if (!(c.error < kept[i].error)) continue;
-        candidate moved = kept[i];
-        kept[i] = c;
-        c = moved;
+/* Try scales around each of the best: `count` steps of ratio `step` to either side. */
+static void look_around(fit *f, double step, int count, candidate *best) {
+    candidate centres[KEPT];
+    memcpy(centres, best, sizeof centres);
+    for (int i = 0; i < KEPT && centres[i].error < INFINITY; i++) {
+        double up = (double)centres[i].scale, down = up;
+        for (int k = 0; k < count; k++) {
+            consider(f, up *= step, best);
+            consider(f, down /= step, best);
+        }
     }
 }
 
@@ -133,32 +139,20 @@ static void keep(candidate *kept, candidate c) {
 static float least_error_scale(fit *f, double absmax, double mean) {
     const pq_codebook *b = f->codebook;
     double largest = pq_codebook_largest(b), ratio = largest / fmin(b->range[1], -b->range[0]);
-    double low = fmax(fmin(mean, absmax) / (2.5 + ratio / 2) / largest, (double)f->least);
-    double high = fmin(2 * absmax / largest, (double)f->greatest), best_error = INFINITY;
-    float best = place(f, absmax / largest);
-    if (f->options->grid == PQ_GRID_POT) { /* few enough to try each */
-        for (float s = place(f, low / 2); (double)s <= 2 * high; s = next_on_grid(s, PQ_GRID_POT, true))
-            judge(f, s, &best, &best_error);
-        return best;
+    double low = fmin(mean, absmax) / (2.5 + ratio / 2) / largest, high = 2 * absmax / largest;
+    candidate best[KEPT];
+    for (int i = 0; i < KEPT; i++) best[i] = (candidate){.error = INFINITY};
+    consider(f, absmax / largest, best);
+    /* Few weights make a ragged curve, many a smooth one: 128, 32 or 8 steps an octave. */
+    int level = f->n <= FEW ? 0 : f->n <= SOME ? 1 : 2;
+    for (double s = low; s <= high * steps[level]; s *= steps[level]) consider(f, s, best);
+    for (int i = level; i-- > 0;) look_around(f, steps[i], 3, best);
+    for (int round = 0; round < ROUNDS; round++) {
+        candidate centres[KEPT];
+        memcpy(centres, best, sizeof centres);
+        for (int i = 0; i < KEPT && centres[i].error < INFINITY; i++) consider(f, centres[i].bottom, best);
     }
-    /* Few weights make a ragged curve, many a smooth one: 64 or 12 steps an octave. */
-    double step = f->n <= 256 ? 0x1.02c9a3e778061p+0 : 0x1.0f38f92d97963p+0;
-    candidate kept[KEPT];
-    for (size_t i = 0; i < KEPT; i++) kept[i] = (candidate){INFINITY, 0};
-    for (double s = low; s <= high * step; s *= step) keep(kept, try_scale(f, (float)s, NULL));
-    for (size_t i = 0; i < KEPT && kept[i].error < INFINITY; i++) {
-        candidate c = kept[i];
-        for (int round = 0; round < ROUNDS; round++) {
-            candidate next = try_scale(f, (float)c.scale, NULL);
-            if (!(next.error < c.error)) break;
-            c = next;
-        }
-        float s = place(f, c.scale);
-        judge(f, s, &best, &best_error);
-        judge(f, next_on_grid(s, f->options->grid, true), &best, &best_error);
-        judge(f, next_on_grid(s, f->options->grid, false), &best, &best_error);
-    }
-    return best;
+    return best[0].error < INFINITY ? best[0].scale : place(f, absmax / largest);
 }
 
 static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
