@@ -1,0 +1,132 @@
+/* Owns the shapes that are timed and how an iteration's time is taken. */
+#include "train/bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "kernels/gemm.h"
+#include "train/session.h"
+
+static const pq_bench_shape shapes[] = {
+    {"char", {.layers = 4, .heads = 4, .width = 128, .context = 64, .vocab = 65}, 12, 64, 65},
+    {"baby", {.layers = 6, .heads = 6, .width = 384, .context = 256, .vocab = 65}, 64, 256, 65},
+    {"124M",
+     {.layers = 12,
+      .heads = 12,
+      .width = 768,
+      .context = 1024,
+      .vocab = 50304,
+      .bias = true,
+      .gelu_tanh = true},
+     4,
+     512,
+     50257},
+};
+
+const pq_bench_shape *pq_bench_shape_find(const char *name) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (strcmp(shapes[i].name, name) == 0) return &shapes[i];
+    return NULL;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Every matrix at `levels` power-of-two levels, absmax scales a row, as the PyTorch peer has them. */
+static pq_status quantize_all(pq_model *model, long long levels, const pq_scale_options *scale,
+                              pq_error *err) {
+    pq_codebook codebook;
+    PQ_TRY(pq_codebook_init(&codebook, "pot", levels, NULL, PQ_ROUND_NEAREST, err));
+    for (size_t i = 0; i < model->params.count; i++)
+        if (model->params.list[i].quantizable)
+            PQ_TRY(pq_model_quantize_param(model, i, &codebook, "row", err));
+    return pq_session_fit_scales(model, scale, err);
+}
+
+static void draw_tokens(pq_session *session, int64_t iter, int64_t below) {
+    for (size_t i = 0; i < session->graph->tokens; i++) {
+        uint32_t r[4];
+        pq_random4(0, PQ_STREAM_BATCH, (uint64_t)iter, i, r);
+        session->tokens[i] = (uint16_t)pq_random_below(r[0], r[1], (uint64_t)below);
+        session->targets[i] = (int32_t)pq_random_below(r[2], r[3], (uint64_t)below);
+    }
+}
+
+static pq_status time_iterations(pq_session *session, const pq_bench *b, double *median, pq_error *err) {
+    enum { WARM_UP = 2 };
+    double *seconds;
+    PQ_TRY(pq_calloc((size_t)b->iters, sizeof *seconds, "timings", &seconds, err));
+    for (int64_t i = 0; i < b->iters + WARM_UP; i++) {
+        draw_tokens(session, i, b->shape->tokens);
+        double start = now();
+        pq_session_iterate(session, i, 1e-3);
+        if (i >= WARM_UP) seconds[i - WARM_UP] = now() - start;
+    }
+    qsort(seconds, (size_t)b->iters, sizeof *seconds, ascending);
+    *median = (seconds[(b->iters - 1) / 2] + seconds[b->iters / 2]) / 2;
+    free(seconds);
+    return PQ_OK;
+}
+
+static void print_profile(const pq_session *session, FILE *out) {
+    const pq_node_time *times = pq_graph_times(session->graph);
+    fprintf(out, "%-12s %10s %10s\n", "op", "forward ms", "backward ms");
+    for (size_t n = 0; n < session->graph->node_count; n++) {
+        const char *name = session->graph->nodes[n].op->name;
+        uint64_t forward = 0, backward = 0;
+        bool seen = false;
+        for (size_t i = 0; i < session->graph->node_count; i++) {
+            if (strcmp(session->graph->nodes[i].op->name, name) != 0) continue;
+            if (i < n) seen = true;
+            forward += times[i].forward;
+            backward += times[i].backward;
+        }
+        if (!seen) fprintf(out, "%-12s %10.1f %10.1f\n", name, (double)forward / 1e6, (double)backward / 1e6);
+    }
+}
+
+static pq_status run_session(const pq_bench *b, pq_model *model, double *seconds, pq_error *err) {
+    pq_session_options options = {.batch = (size_t)b->batch,
+                                  .accumulate = 1,
+                                  .context = (size_t)b->context,
+                                  .recompute = b->recompute,
+                                  .method = pq_method_find("ste"),
+                                  .grad_clip = 1,
+                                  .refit = b->levels > 0,
+                                  .scale = {.method = PQ_SCALE_ABSMAX, .grid = PQ_GRID_BF16}};
+    pq_adamw adamw = {.beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .weight_decay = 0.1};
+    pq_session *session;
+    pq_gpt2_initialise(model, 0);
+    if (b->levels > 0) PQ_TRY(quantize_all(model, b->levels, &options.scale, err));
+    PQ_TRY(pq_session_create(model, &options, &adamw, true, &session, err));
+    pq_status status = time_iterations(session, b, seconds, err);
+    if (status == PQ_OK && b->profile) print_profile(session, b->profile);
+    pq_session_destroy(session);
+    return status;
+}
+
+pq_status pq_bench_train(const pq_bench *b, double *seconds, pq_error *err) {
+    pq_model *model;
+    pq_gpt2_shape shape = b->shape->shape;
+    shape.context = b->context;
+    int blas_threads = pq_gemm_threads_take();
+    pq_status status = pq_gemm_check(err);
+    if (status == PQ_OK) status = pq_model_create(&shape, &model, err);
+    if (status == PQ_OK) {
+        status = run_session(b, model, seconds, err);
+        pq_model_destroy(model);
+    }
+    pq_gemm_threads_restore(blas_threads);
+    return status;
+}

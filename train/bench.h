@@ -1,0 +1,29 @@
+/* The speed of training: whole iterations of a model of random weights on random tokens. */
+#ifndef PQ_TRAIN_BENCH_H
+#define PQ_TRAIN_BENCH_H
+
+#include <stdio.h>
+
+#include "model/model.h"
+
+/* A shape by name, with the sizes it is usually timed at: char, baby, 124M. */
+typedef struct pq_bench_shape {
+    const char *name;
+    pq_gpt2_shape shape;
+    int64_t batch, context, tokens; /* ids below `tokens` are drawn */
+} pq_bench_shape;
+const pq_bench_shape *pq_bench_shape_find(const char *name); /* NULL: no such name */
+
+typedef struct pq_bench {
+    const pq_bench_shape *shape;
+    int64_t batch, context, iters;
+    int64_t levels; /* 0: plain fp32; else every matrix at so many power-of-two levels, absmax scales a row
+                       fitted each iteration */
+    bool recompute;
+    FILE *profile; /* the time of each op is printed there; NULL: not */
+} pq_bench;
+
+/* *seconds = median time of an iteration, after two that do not count. */
+pq_status pq_bench_train(const pq_bench *bench, double *seconds, pq_error *err);
+
+#endif
