@@ -252,6 +252,30 @@ START_TEST(tokens_outside_the_vocabulary_are_refused) {
 }
 END_TEST
 
+/* A shard by itself, without the index's hash: every single bit of it counts. */
+START_TEST(each_flipped_bit_is_noticed) {
+    pq_tokenizer *tokenizer;
+    pq_shard shard;
+    pq_file_view view;
+    char bytes[64 + 2 * 36];
+    assert_ok(pq_file_read(scratch_path("others/train-00000.shard"), &view, &err), &err);
+    ck_assert_uint_eq(view.size, 64 + 2 * 28);
+    memcpy(bytes, view.data, view.size);
+    assert_ok(pq_shards_tokenizer(scratch_path("others"), &tokenizer, &err), &err);
+    for (size_t bit = 0; bit < 8 * view.size; bit++) {
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+        const char *path = scratch_write("flipped.shard", bytes, view.size);
+        ck_assert_msg(pq_shard_open(path, tokenizer, &shard, &err) == PQ_ERR_FORMAT, "bit %zu", bit);
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    for (size_t size = 0; size < view.size; size++)
+        ck_assert_int_eq(pq_shard_open(scratch_write("flipped.shard", bytes, size), tokenizer, &shard, &err),
+                         PQ_ERR_FORMAT);
+    pq_file_view_close(&view);
+    pq_tokenizer_destroy(tokenizer);
+}
+END_TEST
+
 int main(void) {
     TCase *tests = tcase_create("shards");
     scratch_make();
@@ -269,6 +293,7 @@ int main(void) {
     tcase_add_test(tests, failed_writes_leave_nothing);
     tcase_add_test(tests, shards_of_another_kind_or_place_are_refused);
     tcase_add_test(tests, tokens_outside_the_vocabulary_are_refused);
+    tcase_add_test(tests, each_flipped_bit_is_noticed);
     int failed = run_suite(tests);
     scratch_remove();
     return failed;
