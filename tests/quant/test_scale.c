@@ -1,0 +1,206 @@
+/* Fitted scales against a plain search of 1,000 points, and against the errors known for Gaussian weights. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "quant/quantizer.h"
+
+/* Squared error by the meaning alone: encode, look up, subtract, in double. */
+static double squared_error(const pq_codebook *b, const float *w, size_t n, float scale) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)w[i] - (double)b->value[b->type->encode(b, w[i], scale)] * (double)scale;
+        sum += d * d;
+    }
+    return sum;
+}
+
+enum { GAUSS, LAPLACE, HEAVY, CONSTANT, OUTLIER, SPARSE, WIDE, KINDS };
+static const char *const kinds[KINDS] = {"Gaussian",    "Laplace", "heavy-tailed", "constant",
+                                         "one outlier", "sparse",  "log-normal"};
+
+static void fill(float *w, size_t n, int kind, uint64_t seed) {
+    for (size_t i = 0; i < n; i++) {
+        double z[2];
+        uint32_t r[4];
+        pq_random_normal2(seed, PQ_STREAM_INIT, 1, i, z);
+        pq_random4(seed, PQ_STREAM_INIT, 2, i, r);
+        double u = pq_random_unit(r[0], r[1]), x = z[0];
+        if (kind == LAPLACE) x = -copysign(log(1 - u), x);
+        if (kind == HEAVY) x /= fabs(z[1]) + 1e-3;
+        if (kind == CONSTANT) x = 18.5;
+        if (kind == OUTLIER && i == n / 2) x = 250;
+        if (kind == SPARSE && u > 0.3) x = 0;
+        if (kind == WIDE) x *= exp(2 * z[1]);
+        w[i] = (float)(0.02 * x);
+    }
+}
+
+static float fit(const pq_codebook *b, pq_scale_method method, pq_scale_grid grid, const float *w, size_t n) {
+    pq_scale_options options = {.method = method, .grid = grid};
+    pq_error err = {0};
+    float scale = NAN;
+    ck_assert_msg(pq_scale_fit(b, &options, w, n, &scale, &err) == PQ_OK, "%s", err.message);
+    return scale;
+}
+
+/* Every nearest-rounding power-of-two codebook: within 0.1 % of the best of 1,000 scales on the same grid, up
+ * to twice absmax. Uniform codebooks with many levels have ragged errors on few weights, so their bound is
+ * for rows. */
+static const struct {
+    const char *quantizer;
+    int64_t levels;
+    double range[2];
+    size_t least_n;
+    double slack; /* of the NMSE: what the bf16 grid leaves where the error is next to nothing */
+} searched[] = {
+    {"pot", 3, {0}, 1, 0},     {"pot", 5, {0}, 1, 0},           {"pot", 7, {0}, 1, 0},
+    {"pot", 9, {0}, 1, 0},     {"pot", 15, {0}, 1, 0},          {"pot", 31, {0}, 1, 0},
+    {"pot", 63, {0}, 1, 0},    {"pot-zero-free", 4, {0}, 1, 0}, {"pot-zero-free", 16, {0}, 1, 0},
+    {"uniform", 3, {0}, 1, 0}, {"uniform", 15, {0}, 64, 1e-5},  {"uniform", 0, {-8, 7}, 64, 1e-5}};
+
+START_TEST(thousand_points) {
+    static const size_t sizes[] = {1, 2, 3, 5, 8, 17, 32, 64, 128, 200, 768};
+    static const pq_scale_grid grids[] = {PQ_GRID_BF16, PQ_GRID_FP32, PQ_GRID_POT};
+    pq_codebook b;
+    const double *range = searched[_i].range[0] < 0 ? searched[_i].range : NULL;
+    float w[768];
+    ck_assert_int_eq(
+        pq_codebook_init(&b, searched[_i].quantizer, searched[_i].levels, range, PQ_ROUND_NEAREST, NULL),
+        PQ_OK);
+    double largest = fmax(b.range[1], -b.range[0]);
+    for (int kind = 0; kind < KINDS; kind++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            size_t n = sizes[s];
+            double absmax = 0, power = 0;
+            pq_scale_grid grid = grids[(s + (size_t)kind) % 3];
+            fill(w, n, kind, s);
+            for (size_t i = 0; i < n; i++) {
+                absmax = fmax(absmax, fabs((double)w[i]));
+                power += (double)w[i] * (double)w[i];
+            }
+            if (n < searched[_i].least_n || absmax == 0) continue;
+            double best = INFINITY;
+            for (int point = 1; point <= 1000; point++) {
+                float scale = pq_scale_to_grid((float)(absmax / largest * point / 500), grid);
+                best = fmin(best, squared_error(&b, w, n, scale));
+            }
+            float scale = fit(&b, PQ_SCALE_MSE, grid, w, n);
+            double error = squared_error(&b, w, n, scale);
+            ck_assert(pq_scale_to_grid(scale, grid) == scale);
+            ck_assert_msg(error <= 1.001 * best + (searched[_i].slack + 1e-12) * power,
+                          "%s %lld, grid %d, %zu %s weights: NMSE %.9g, the search has %.9g",
+                          searched[_i].quantizer, (long long)searched[_i].levels, (int)grid, n, kinds[kind],
+                          error / power, best / power);
+        }
+}
+END_TEST
+
+/* Roundings that are not to the nearest level jump: the fit still stays close, and is never worse than
+ * absmax. */
+START_TEST(jumping_roundings) {
+    pq_codebook books[3];
+    double range[] = {-8, 4};
+    float w[768];
+    ck_assert_int_eq(pq_codebook_init(&books[0], "pot", 7, NULL, PQ_ROUND_LOG, NULL), PQ_OK);
+    ck_assert_int_eq(pq_codebook_init(&books[1], "pot", 15, NULL, PQ_ROUND_LOG, NULL), PQ_OK);
+    ck_assert_int_eq(pq_codebook_init(&books[2], "pot-released", 0, range, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    for (int kind = 0; kind < KINDS; kind++) {
+        fill(w, 768, kind, 3);
+        const pq_codebook *b = &books[_i];
+        double absmax = 0, power = 0, best = INFINITY;
+        for (size_t i = 0; i < 768; i++) {
+            absmax = fmax(absmax, fabs((double)w[i]));
+            power += (double)w[i] * (double)w[i];
+        }
+        for (int point = 1; point <= 1000; point++)
+            best = fmin(best, squared_error(b, w, 768,
+                                            pq_scale_to_grid((float)(absmax / b->range[1] * point / 500),
+                                                             PQ_GRID_BF16)));
+        double error = squared_error(b, w, 768, fit(b, PQ_SCALE_MSE, PQ_GRID_BF16, w, 768));
+        double plain = squared_error(b, w, 768, fit(b, PQ_SCALE_ABSMAX, PQ_GRID_BF16, w, 768));
+        ck_assert_msg(error <= 1.01 * best + 1e-12 * power, "%s weights: %g, the search has %g", kinds[kind],
+                      error / power, best / power);
+        ck_assert_double_le(error, plain * (1 + 1e-6));
+    }
+}
+END_TEST
+
+/* The known errors of Gaussian weights at the best scale (sampling error of 200,000 weights: below 1 %). */
+START_TEST(gaussian) {
+    enum { N = 200000 };
+    static const struct {
+        int64_t levels;
+        double nmse;
+    } known[] = {{5, .082}, {7, .0476}, {9, .0399}, {15, .0377}, {31, .0377}};
+    float *w = malloc(N * sizeof *w);
+    double power = 0;
+    fill(w, N, GAUSS, 42);
+    for (size_t i = 0; i < N; i++) power += (double)w[i] * (double)w[i];
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        pq_codebook b;
+        ck_assert_int_eq(pq_codebook_init(&b, "pot", known[i].levels, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+        pq_threads_set(2);
+        float scale = fit(&b, PQ_SCALE_MSE, PQ_GRID_BF16, w, N);
+        pq_threads_set(1);
+        ck_assert(scale == fit(&b, PQ_SCALE_MSE, PQ_GRID_BF16, w, N));
+        double nmse = squared_error(&b, w, N, scale) / power;
+        ck_assert_msg(fabs(nmse - known[i].nmse) < 0.012 * known[i].nmse,
+                      "%lld levels: NMSE %.5f, expected %.4f", (long long)known[i].levels, nmse,
+                      known[i].nmse);
+    }
+    /* Log rounding costs 8 to 9 % at many levels; uniform with 15 levels has .013. */
+    pq_codebook b;
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 15, NULL, PQ_ROUND_LOG, NULL), PQ_OK);
+    double nmse = squared_error(&b, w, N, fit(&b, PQ_SCALE_MSE, PQ_GRID_BF16, w, N)) / power;
+    ck_assert_msg(nmse > 1.07 * .0377 && nmse < 1.10 * .0377, "log rounding: NMSE %.5f", nmse);
+    ck_assert_int_eq(pq_codebook_init(&b, "uniform", 15, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    nmse = squared_error(&b, w, N, fit(&b, PQ_SCALE_MSE, PQ_GRID_BF16, w, N)) / power;
+    ck_assert_msg(fabs(nmse - .013) < .0005, "uniform: NMSE %.5f", nmse);
+    free(w);
+}
+END_TEST
+
+/* absmax scales: the largest weight gets the largest level. */
+START_TEST(absmax) {
+    static const struct {
+        const char *quantizer;
+        int64_t levels;
+        double range[2];
+        float scale; /* for the largest weight 12, fp32 grid */
+    } rows[] = {
+        {"pot", 7, {0}, 3.0f},           {"pot", 15, {0}, 0.1875f},     {"pot-zero-free", 16, {0}, 0.09375f},
+        {"uniform", 15, {0}, 12.0f / 7}, {"uniform", 0, {-8, 7}, 1.6f}, {"pot-released", 0, {-8, 4}, 2.0f}};
+    float w[] = {1, -12, 0.5f, 11};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pq_codebook b;
+        ck_assert_int_eq(pq_codebook_init(&b, rows[i].quantizer, rows[i].levels,
+                                          rows[i].range[0] < 0 ? rows[i].range : NULL, PQ_ROUND_NEAREST,
+                                          NULL),
+                         PQ_OK);
+        ck_assert_float_eq(fit(&b, PQ_SCALE_ABSMAX, PQ_GRID_FP32, w, 4), rows[i].scale);
+        ck_assert_float_eq(fit(&b, PQ_SCALE_ABSMAX, PQ_GRID_BF16, w, 4),
+                           pq_scale_to_grid(rows[i].scale, PQ_GRID_BF16));
+    }
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("scale");
+    TCase *all = tcase_create("scale");
+    tcase_set_timeout(all, 0);
+    tcase_add_loop_test(all, thousand_points, 0, sizeof searched / sizeof *searched);
+    tcase_add_loop_test(all, jumping_roundings, 0, 3);
+    tcase_add_test(all, gaussian);
+    tcase_add_test(all, absmax);
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
