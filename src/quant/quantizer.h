@@ -8,6 +8,8 @@
 #ifndef PQ_QUANT_QUANTIZER_H
 #define PQ_QUANT_QUANTIZER_H
 
+#include <potqat/quantizer.h> /* pq_encode, pq_decode, pq_fake_quantize are declared there */
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,7 +21,7 @@ typedef struct pq_quantizer pq_quantizer;
 typedef enum pq_rounding { PQ_ROUND_NEAREST, PQ_ROUND_LOG } pq_rounding;
 
 /* A quantizer with its parameters resolved. Plain data: copy freely. */
-typedef struct pq_codebook {
+struct pq_codebook {
     const pq_quantizer *type;
     int levels;      /* canonical codes */
     int bits;        /* bits of a code: the least that hold them */
@@ -27,7 +29,7 @@ typedef struct pq_codebook {
     double range[2]; /* least and largest value in units of s */
     pq_rounding rounding;
     float value[256]; /* code -> value in units of s; NaN for codes that are not canonical */
-} pq_codebook;
+};
 
 /* How a scale is found from weights. */
 typedef enum pq_scale_method { PQ_SCALE_ABSMAX, PQ_SCALE_MSE } pq_scale_method;
@@ -85,10 +87,6 @@ pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *opti
 float pq_scale_to_grid(float scale,
                        pq_scale_grid grid); /* nearest, half to even, never 0 for positive input */
 
-/* n weights that share one scale. */
-void pq_encode(const pq_codebook *codebook, const float *w, float scale, uint8_t *codes, size_t n);
-void pq_decode(const pq_codebook *codebook, const uint8_t *codes, float scale, float *out, size_t n);
-void pq_fake_quantize(const pq_codebook *codebook, const float *w, float scale, float *out, size_t n);
 /* gradient[i] *= 0 where the clip mask ends; PQ_GRADIENT_STE leaves it alone. */
 void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, float scale, float *gradient,
                   size_t n);
