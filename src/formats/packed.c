@@ -43,7 +43,8 @@ pq_status pq_packed_header_hash(const pq_safetensor *tensors, size_t count, cons
         for (size_t d = 0; d < tensors[i].rank; d++) fprintf(stream, "%" PRIu64 "%c", tensors[i].shape[d], 0);
         fputc(0, stream);
     }
-    if (stream) good = !ferror(stream) & (fclose(stream) == 0);
+    good = good && !ferror(stream);
+    if (stream && fclose(stream) != 0) good = false;
     if (good) pq_packed_hash_text(text, bytes, out);
     free(text);
     free(sorted);
