@@ -1,6 +1,6 @@
 #!/bin/bash
 # potqat export and generate: results, exit status, sentences. Usage: test_export_generate.sh POTQAT MAKE_MODEL
-potqat=$1 make_model=$2 failed=0
+potqat=$(realpath "$1") make_model=$(realpath "$2") failed=0
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
