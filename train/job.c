@@ -12,6 +12,7 @@
 #include "formats/packed.h"
 #include "store/checkpoint.h"
 #include "store/run.h"
+#include "train/ptq.h"
 
 /* ---- the parent ---- */
 
@@ -100,65 +101,6 @@ static void copy_values(const pq_params *from, const float *values, const pq_par
         memcpy(out + to->list[i].offset, values + from->list[i].offset, to->list[i].count * sizeof *out);
 }
 
-/* ---- quantizers ---- */
-
-static bool matches(const pq_config *config, const pq_param *p) {
-    for (size_t i = 0; p->quantizable && i < config->quant.params.count; i++)
-        if (pq_pattern_match(config->quant.params.items[i], p->name)) return true;
-    return false;
-}
-
-static pq_status scale_options(const pq_config *config, pq_scale_options *out, pq_error *err) {
-    *out =
-        (pq_scale_options){.least = isnan(config->quant.scale_eps) ? 0.0f : (float)config->quant.scale_eps};
-    if (!pq_scale_method_parse(config->quant.scale, &out->method) ||
-        !pq_scale_grid_parse(config->quant.scale_grid, &out->grid))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "quant.scale: %s on the grid %s is not known", config->quant.scale,
-                       config->quant.scale_grid);
-    return PQ_OK;
-}
-
-static pq_status make_codebook(const pq_config *config, pq_codebook *out, pq_error *err) {
-    pq_rounding rounding;
-    if (!pq_rounding_parse(config->quant.rounding, &rounding))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "quant.rounding: %s is not known", config->quant.rounding);
-    return pq_codebook_init(out, config->quant.quantizer, config->quant.levels,
-                            config->quant.range.count ? config->quant.range.items : NULL, rounding, err);
-}
-
-/* Scales of a parent quantized the same way are kept; all others are fitted to the weights. */
-static pq_status apply_quantizer(const pq_config *config, const pq_model *parent, pq_model *model,
-                                 pq_error *err) {
-    pq_codebook codebook;
-    pq_scale_options scale;
-    bool any = false;
-    if (strcmp(config->quant.quantizer, "none") == 0) return PQ_OK;
-    PQ_TRY(make_codebook(config, &codebook, err));
-    PQ_TRY(scale_options(config, &scale, err));
-    for (size_t i = 0; i < model->params.count; i++) {
-        const pq_param *p = &model->params.list[i];
-        if (!matches(config, p)) continue;
-        any = true;
-        PQ_TRY(pq_model_quantize_param(model, i, &codebook, config->quant.granularity, err));
-        pq_param_quant *q = &model->quant[i];
-        const pq_param_quant *old = parent ? &parent->quant[i] : NULL;
-        bool same = old && old->quantized && old->group == q->group && old->scale_count == q->scale_count &&
-                    old->codebook.type == codebook.type && old->codebook.levels == codebook.levels &&
-                    old->codebook.rounding == codebook.rounding;
-        if (same)
-            memcpy(q->scales, old->scales, q->scale_count * sizeof *q->scales);
-        else
-            PQ_TRY(pq_matrix_fit(&codebook, &scale, model->weights + p->offset, p->rows, p->columns, q->group,
-                                 q->scales, err));
-    }
-    if (!any)
-        return PQ_FAIL(
-            err, PQ_ERR_USAGE,
-            "quant.params: no matrix matches (the first pattern is \"%s\"; \"*.weight\" takes all)",
-            config->quant.params.count ? config->quant.params.items[0] : "");
-    return PQ_OK;
-}
-
 /* ---- the model ---- */
 
 static pq_status make_model(pq_job *job, const pq_model *parent, pq_error *err) {
@@ -171,7 +113,7 @@ static pq_status make_model(pq_job *job, const pq_model *parent, pq_error *err) 
         copy_values(&parent->params, parent->weights, &job->model->params, job->model->weights);
     else
         pq_gpt2_initialise(job->model, (uint64_t)config->train.seed);
-    PQ_TRY(apply_quantizer(config, parent, job->model, err));
+    PQ_TRY(pq_ptq_rtn(config, parent, job->model, err));
     if (parent && strcmp(config->init.iter, "keep") == 0) job->counters.iter = parent->iter;
     job->parent_loss = parent ? parent->val_loss : NAN;
     return PQ_OK;
@@ -195,7 +137,7 @@ static pq_status make_session(pq_job *job, bool allocate, pq_error *err) {
     if (!options.method)
         return PQ_FAIL(err, PQ_ERR_USAGE, "quant.gradient: %s is not in the table of methods",
                        c->quant.gradient);
-    PQ_TRY(scale_options(c, &options.scale, err));
+    PQ_TRY(pq_ptq_scale_options(c, &options.scale, err));
     job->schedule = (pq_schedule){.cosine = strcmp(c->train.schedule, "cosine") == 0,
                                   .lr = c->train.lr,
                                   .min_lr = c->train.min_lr,

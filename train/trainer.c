@@ -22,6 +22,7 @@
 #include "train/job.h"
 #include "train/metrics.h"
 #include "train/progress.h"
+#include "train/ptq.h"
 #include "train/report.h"
 #include "train/run_info.h"
 
@@ -98,17 +99,11 @@ static pq_status write_matrices(loop *l, pq_error *err) {
     pq_status status = PQ_OK;
     for (size_t i = 0; i < model->params.count && status == PQ_OK; i++) {
         const pq_param *p = &model->params.list[i];
-        const float *w = model->weights + p->offset, *h = hard + p->offset;
-        double signal = 0, noise = 0, zeros = 0;
         if (!model->quant[i].quantized) continue;
-        for (size_t j = 0; j < p->count; j++) {
-            signal += (double)w[j] * w[j];
-            noise += ((double)w[j] - h[j]) * ((double)w[j] - h[j]);
-            zeros += h[j] == 0;
-        }
-        json_t *line =
-            json_pack("{s:I, s:s, s:o, s:f}", "iter", (json_int_t)l->job->counters.iter, "matrix", p->name,
-                      "sqnr_db", real_or_null(10 * log10(signal / noise)), "zeros", zeros / (double)p->count);
+        pq_matrix_error e = pq_ptq_measure(model, i, hard);
+        json_t *line = json_pack("{s:I, s:s, s:o, s:f}", "iter", (json_int_t)l->job->counters.iter, "matrix",
+                                 p->name, "sqnr_db", real_or_null(10 * log10(e.signal / e.noise)), "zeros",
+                                 (double)e.zeros / (double)p->count);
         status = pq_metrics_write(l->metrics, line, err);
     }
     free(hard);

@@ -86,8 +86,8 @@ static pq_status check_levels(const pq_config *config, const pq_key **key, pq_er
         (levels < 4 || levels > 64 || (levels & (levels - 1)) != 0))
         return BLAME(quant, levels, "pot-zero-free has 4, 8, 16, 32 or 64 levels, found %lld",
                      (long long)levels);
-    if (strcmp(quantizer, "uniform") == 0 && (levels % 2 == 0 || levels < 3))
-        return BLAME(quant, levels, "uniform has an odd number of levels from 3 to 255, found %lld",
+    if (strcmp(quantizer, "uniform") == 0 && (levels % 2 == 0 || levels < 3 || levels > 127))
+        return BLAME(quant, levels, "uniform has an odd number of levels from 3 to 127, found %lld",
                      (long long)levels);
     return PQ_OK;
 }

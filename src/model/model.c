@@ -102,14 +102,16 @@ static size_t scale_bytes(const float *scales, size_t count) {
     return 2;
 }
 
+size_t pq_model_param_bytes(const pq_model *model, size_t index) {
+    const pq_param *p = &model->params.list[index];
+    const pq_param_quant *q = &model->quant[index];
+    if (!q->quantized) return p->count * sizeof(float);
+    return p->rows * pq_packed_row_bytes(q->codebook.bits, p->columns) +
+           q->scale_count * scale_bytes(q->scales, q->scale_count);
+}
+
 size_t pq_model_weight_bytes(const pq_model *model) {
     size_t bytes = 0;
-    for (size_t i = 0; i < model->params.count; i++) {
-        const pq_param *p = &model->params.list[i];
-        const pq_param_quant *q = &model->quant[i];
-        bytes += q->quantized ? p->rows * pq_packed_row_bytes(q->codebook.bits, p->columns) +
-                                    q->scale_count * scale_bytes(q->scales, q->scale_count)
-                              : p->count * sizeof(float);
-    }
+    for (size_t i = 0; i < model->params.count; i++) bytes += pq_model_param_bytes(model, i);
     return bytes;
 }

@@ -77,7 +77,9 @@ pq_status pq_model_quantize_param(pq_model *model, size_t index, const pq_codebo
  * fp32 weights elsewhere. out may not alias model->weights. Runs on pq_parallel_for. */
 void pq_model_effective_weights(const pq_model *model, float *out);
 
-/* Bytes of all parameters as stored: packed codes and scales where quantized, 4 bytes elsewhere. */
+/* Bytes of one parameter, and of all, as stored: packed codes and scales where quantized, 4 bytes a weight
+ * elsewhere. */
+size_t pq_model_param_bytes(const pq_model *model, size_t index);
 size_t pq_model_weight_bytes(const pq_model *model);
 
 #endif

@@ -1,0 +1,85 @@
+/* Owns the way from the section quant to quantized matrices. */
+#include "train/ptq.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool matches(const pq_config *config, const pq_param *p) {
+    for (size_t i = 0; p->quantizable && i < config->quant.params.count; i++)
+        if (pq_pattern_match(config->quant.params.items[i], p->name)) return true;
+    return false;
+}
+
+pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, pq_error *err) {
+    *out =
+        (pq_scale_options){.least = isnan(config->quant.scale_eps) ? 0.0f : (float)config->quant.scale_eps};
+    if (!pq_scale_method_parse(config->quant.scale, &out->method) ||
+        !pq_scale_grid_parse(config->quant.scale_grid, &out->grid))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "quant.scale: %s on the grid %s is not known", config->quant.scale,
+                       config->quant.scale_grid);
+    return PQ_OK;
+}
+
+static pq_status make_codebook(const pq_config *config, pq_codebook *out, pq_error *err) {
+    pq_rounding rounding;
+    if (!pq_rounding_parse(config->quant.rounding, &rounding))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "quant.rounding: %s is not known", config->quant.rounding);
+    return pq_codebook_init(out, config->quant.quantizer, config->quant.levels,
+                            config->quant.range.count ? config->quant.range.items : NULL, rounding, err);
+}
+
+static bool same_quantizer(const pq_param_quant *a, const pq_param_quant *b) {
+    return a->quantized && b->quantized && a->group == b->group && a->scale_count == b->scale_count &&
+           a->codebook.type == b->codebook.type && a->codebook.levels == b->codebook.levels &&
+           a->codebook.rounding == b->codebook.rounding && a->codebook.range[0] == b->codebook.range[0] &&
+           a->codebook.range[1] == b->codebook.range[1];
+}
+
+static pq_status quantize(const pq_config *config, const pq_codebook *codebook, const pq_scale_options *scale,
+                          const pq_model *parent, pq_model *model, size_t i, pq_error *err) {
+    const pq_param *p = &model->params.list[i];
+    pq_param_quant *q = &model->quant[i];
+    PQ_TRY(pq_model_quantize_param(model, i, codebook, config->quant.granularity, err));
+    if (parent && same_quantizer(&parent->quant[i], q)) {
+        memcpy(q->scales, parent->quant[i].scales, q->scale_count * sizeof *q->scales);
+        return PQ_OK;
+    }
+    pq_status status = pq_matrix_fit(codebook, scale, model->weights + p->offset, p->rows, p->columns,
+                                     q->group, q->scales, err);
+    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", p->name);
+}
+
+pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err) {
+    pq_codebook codebook = {0};
+    pq_scale_options scale;
+    bool none = strcmp(config->quant.quantizer, "none") == 0, any = none;
+    if (!none) PQ_TRY(make_codebook(config, &codebook, err));
+    PQ_TRY(pq_ptq_scale_options(config, &scale, err));
+    for (size_t i = 0; i < model->params.count; i++) {
+        if (!none && matches(config, &model->params.list[i])) {
+            any = true;
+            PQ_TRY(quantize(config, &codebook, &scale, parent, model, i, err));
+        } else {
+            free(model->quant[i].scales);
+            model->quant[i] = (pq_param_quant){.quantized = false};
+        }
+    }
+    if (any) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_USAGE,
+                   "quant.params: no matrix matches (the first pattern is \"%s\"; \"*.weight\" takes all)",
+                   config->quant.params.count ? config->quant.params.items[0] : "");
+}
+
+pq_matrix_error pq_ptq_measure(const pq_model *model, size_t index, const float *hard) {
+    const pq_param *p = &model->params.list[index];
+    const float *w = model->weights + p->offset, *h = hard + p->offset;
+    pq_matrix_error e = {0};
+    for (size_t i = 0; i < p->count; i++) {
+        double d = (double)w[i] - (double)h[i];
+        e.signal += (double)w[i] * (double)w[i];
+        e.noise += d * d;
+        e.zeros += h[i] == 0;
+    }
+    return e;
+}

@@ -1,0 +1,28 @@
+/* What the config's section quant does to a model: which matrices are quantized, how, and with which scales.
+ * Training starts from it; alone it is post-training quantization by rounding to the nearest level (PTQ,
+ * rtn). */
+#ifndef PQ_TRAIN_PTQ_H
+#define PQ_TRAIN_PTQ_H
+
+#include "config/config.h"
+#include "model/model.h"
+
+/* quant.scale, quant.scale_grid and quant.scale_eps. */
+pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, pq_error *err);
+
+/* Quantize every matrix that matches quant.params: its scales are fitted to its weights, or kept from
+ * `parent` (NULL: none; same shape) where that has it quantized the same way. All others become fp32; with
+ * quantizer none those are all. Latent weights stay as they are. PQ_ERR_USAGE where nothing matches, a
+ * codebook or a group cannot be, or weights are not finite. */
+pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err);
+
+/* How far the hard weights of one matrix are from the latent ones. */
+typedef struct pq_matrix_error {
+    double signal, noise; /* sums of squares: latent weights, differences */
+    size_t zeros;         /* hard weights that are 0 */
+} pq_matrix_error;
+
+/* `hard` as pq_model_effective_weights gives them. */
+pq_matrix_error pq_ptq_measure(const pq_model *model, size_t index, const float *hard);
+
+#endif
