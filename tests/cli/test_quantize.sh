@@ -1,6 +1,6 @@
 #!/bin/bash
 # potqat quantize: results, exit status, sentences. Usage: test_quantize.sh POTQAT MAKE_MODEL
-potqat=$1 make_model=$2 failed=0
+potqat=$(realpath "$1") make_model=$(realpath "$2") failed=0
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
