@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-INFER_HEADERS = ("status.h", "log.h", "model.h", "packed.h", "engine.h", "tokenizer.h")
+INFER_HEADERS = ("status.h", "log.h", "model.h", "packed.h", "engine.h", "tokenizer.h", "quantizer.h")
 FOREIGN_TO_INFER = ("hdf5", "fyaml", "libpotqat.so")
 
 
