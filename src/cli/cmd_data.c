@@ -102,7 +102,7 @@ static const pq_flag no_flags[] = {{.name = NULL}};
 const pq_command pq_cmd_data_fetch = {
     .verb = "data fetch",
     .synopsis = "NAME [-o FILE]",
-    .summary = "Get a text that has a name; print its path",
+    .summary = "get a text that has a name; print its path",
     .details = fetch_details,
     .flags = no_flags,
     .writes = true,
@@ -191,7 +191,7 @@ static const pq_flag prepare_flags[] = {
 const pq_command pq_cmd_data_prepare = {
     .verb = "data prepare",
     .synopsis = "SRC -o DIR [data.*=...]",
-    .summary = "Turn a text into token shards",
+    .summary = "turn a text into token shards",
     .details = prepare_details,
     .flags = prepare_flags,
     .writes = true,

@@ -212,7 +212,7 @@ const pq_command pq_cmd_generate = {
     .verb = "generate",
     .synopsis = "MODEL [--prompt TEXT|-] [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S] "
                 "[--greedy]",
-    .summary = "Continue a text",
+    .summary = "continue a text",
     .details = details,
     .flags = flags,
     .least = 1,

@@ -1,4 +1,6 @@
 /* Dropout and the residual sum. Masks are made anew in the backward pass from their counters. */
+#include <string.h>
+
 #include "ops/ops.h"
 #include "ops/tiles.h"
 
@@ -41,28 +43,23 @@ static void run(const pq_graph *graph, const pq_node *node, const float *base, c
     pq_parallel_for(graph->batch * w.tiles.count, run_tile, &w);
 }
 
-typedef struct copy_work {
+typedef struct sum_work {
     const pq_graph *graph;
     pq_tiles tiles;
     const float *a, *b;
     float *out;
-} copy_work;
+} sum_work;
 
 static void add_tile(void *context, size_t i) {
-    const copy_work *w = context;
+    const sum_work *w = context;
     size_t first = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i);
     w->graph->kernels->add(w->a + first, w->b + first, w->out + first, n);
 }
 
 /* to += from */
 static void add_all(const pq_graph *graph, float *to, const float *from, size_t n) {
-    copy_work w = {.graph = graph, .tiles = pq_tiles_cut(n, TILE, 16), .a = to, .b = from, .out = to};
+    sum_work w = {.graph = graph, .tiles = pq_tiles_cut(n, TILE, 16), .a = to, .b = from, .out = to};
     pq_parallel_for(w.tiles.count, add_tile, &w);
-}
-
-static void copy_all(const pq_graph *graph, float *to, const float *from, size_t n) {
-    (void)graph;
-    for (size_t i = 0; i < n; i++) to[i] = from[i];
 }
 
 static void dropout_forward(const pq_graph *graph, const pq_node *node) {
@@ -70,7 +67,7 @@ static void dropout_forward(const pq_graph *graph, const pq_node *node) {
     if (graph->run->training)
         run(graph, node, NULL, x->value, out->value);
     else
-        copy_all(graph, out->value, x->value, graph->tokens * x->columns);
+        memcpy(out->value, x->value, graph->tokens * x->columns * sizeof(float));
 }
 
 static void dropout_backward(const pq_graph *graph, const pq_node *node) {
@@ -114,7 +111,7 @@ static void residual_backward(const pq_graph *graph, const pq_node *node) {
         else if (node->accumulate[i])
             add_all(graph, input->gradient, out->gradient, n);
         else if (input->gradient != out->gradient)
-            copy_all(graph, input->gradient, out->gradient, n);
+            memcpy(input->gradient, out->gradient, n * sizeof(float));
     }
 }
 
