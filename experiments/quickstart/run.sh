@@ -88,7 +88,7 @@ train "$qat" "$runs/qat" init.from="$runs/fp32"
 echo "== 4 of 6: export" >&2
 # shellcheck disable=SC2086
 $potqat export "$runs/qat" --format packed -o "$runs/qat.safetensors" $overwrite >&2
-echo "== 5 of 6: evaluation of every validation token, and the report" >&2
+echo "== 5 of 6: evaluation, and the report" >&2
 evaluate fp32 "$runs/fp32"
 evaluate ptq "$runs/ptq.h5"
 evaluate qat "$runs/qat.safetensors"
@@ -105,8 +105,9 @@ print(f"{'model':<6}{'validation loss':>20}{'perplexity':>12}{'weight bytes':>14
 for name in "fp32", "ptq", "qat":
     e = json.load(open(f"{sys.argv[1]}/eval-{name}.json"))
     loss = f"{e['loss']:.4f} ± {e['loss_se']:.4f}"
+    tokens = e["tokens"]
     print(f"{name.upper() if name != 'fp32' else name:<6}{loss:>20}{e['perplexity']:>12.3f}{e['weight_bytes']:>14,}{e['tokens_per_s']:>10,.0f}")
-print("Loss in nats a token over every token of the validation split; PTQ and QAT: 15 power-of-two levels, one\n"
-      "scale a row. tokens/s: evaluation.")
+print(f"Loss in nats a token over {tokens:,} tokens of the validation split; PTQ and QAT: 15 power-of-two levels,\n"
+      "one scale a row. tokens/s: evaluation.")
 END
 echo "curves: $runs/report.html"
