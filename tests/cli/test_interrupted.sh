@@ -2,7 +2,7 @@
 # Runs that are killed, stopped by a signal or hit a full disk: the last good checkpoint loads, and the run continues to
 # the same bytes as an undisturbed one. Usage: test_interrupted.sh POTQAT
 set -u
-potqat=$1
+potqat=$(realpath "$1")
 export GOMP_SPINCOUNT=1000 OMP_NUM_THREADS=2
 dir=$(mktemp -d) || exit 1
 mounted=
