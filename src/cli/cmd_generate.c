@@ -75,8 +75,10 @@ static pq_status read_prompt(const pq_cli *cli, const pq_tokenizer *tokenizer, c
                          "this model's tokenizer has no newline to start from: give --prompt TEXT");
     else if (status != PQ_OK)
         pq_prefix(err, status, "--prompt");
-    else if (*count == 0)
+    else if (*count == 0) {
+        free(*tokens);
         status = PQ_FAIL(err, PQ_ERR_USAGE, "--prompt: the prompt is empty");
+    }
     if (status != PQ_OK) free(*text);
     return status;
 }

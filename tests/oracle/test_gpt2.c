@@ -132,8 +132,8 @@ static void compare_gradients(setup *s, const char *prefix) {
 START_TEST(forward_and_gradients) {
     int which = _i & 1, quantize = _i >> 1 & 1, recompute = _i >> 2 & 1, split = _i >> 3 & 1;
     setup s = make(which, quantize, recompute, split ? 1 : 0);
-    char prefix[16], name[32];
-    snprintf(prefix, sizeof prefix, quantize ? "pot%d." : "", levels[which]);
+    char prefix[16] = "", name[32];
+    if (quantize) snprintf(prefix, sizeof prefix, "pot%d.", levels[which]);
     for (int training = 0; training < 2; training++) {
         double loss = iteration(&s, training);
         snprintf(name, sizeof name, "%sloss", prefix);
