@@ -3,6 +3,7 @@
 #include "train/evaluate.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -36,6 +37,15 @@ pq_status pq_evaluation_options_make(const pq_config *config, size_t context, pq
         }
     return PQ_FAIL(err, PQ_ERR_USAGE, "eval.protocol: %s is not one of all-tokens, last-token",
                    config->eval.protocol);
+}
+
+pq_loss_text pq_format_loss(double loss, double se) {
+    pq_loss_text out;
+    if (isnan(se))
+        snprintf(out.text, sizeof out.text, "%.4f", loss);
+    else
+        snprintf(out.text, sizeof out.text, "%.4f ± %.4f", loss, se);
+    return out;
 }
 
 /* What an evaluation allocates while it runs. */

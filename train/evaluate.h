@@ -30,6 +30,12 @@ pq_status pq_evaluation_options_make(const pq_config *config, size_t context, pq
 const char *pq_protocol_name(pq_protocol protocol);
 const char *pq_split_name(pq_split split);
 
+/* "1.5986 ± 0.0068", or the number alone where there is no standard error (a single window). */
+typedef struct pq_loss_text {
+    char text[64];
+} pq_loss_text;
+pq_loss_text pq_format_loss(double loss, double se);
+
 /* Loss of `model` (PQ_ERR_USAGE where the split is too short, or the context longer than the model's). */
 pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *options,
                       pq_evaluation *out, pq_error *err);

@@ -143,9 +143,9 @@ static pq_status evaluate(loop *l, pq_error *err) {
                *protocol = pq_protocol_name(l->job->eval.protocol);
     l->last_loss = e.loss, l->last_se = e.loss_se, l->evaluated_iter = c->iter;
     l->job->model->val_loss = e.loss;
-    pq_progress_note(
-        l->progress, "iter %lld  %s loss %.4f +- %.4f  perplexity %.3f  (%s, %zu tokens, %.1f s)",
-        (long long)c->iter, split, e.loss, e.loss_se, exp(e.loss), protocol, e.tokens, e.seconds);
+    pq_progress_note(l->progress, "iter %lld  %s loss %s  perplexity %.3f  (%s, %zu tokens, %.1f s)",
+                     (long long)c->iter, split, pq_format_loss(e.loss, e.loss_se).text, exp(e.loss), protocol,
+                     e.tokens, e.seconds);
     json_t *line =
         json_pack("{s:I, s:s, s:s, s:I, s:o, s:o, s:I}", "iter", (json_int_t)c->iter, "split", split,
                   "protocol", protocol, "context", (json_int_t)l->job->eval.context, "loss",

@@ -68,8 +68,8 @@ static void print_text(const subject *s, const pq_evaluation_options *o, const p
     printf("%s\n  data        %s, split %s\n", s->spec, pq_dataset_source(dataset), pq_split_name(o->split));
     printf("  protocol    %s, fp32: %zu windows of %zu tokens that do not overlap, %zu tokens scored\n",
            pq_protocol_name(o->protocol), e->windows, o->context, e->tokens);
-    printf("  loss        %.4f +- %.4f nats a token\n", e->loss, e->loss_se);
-    printf("  perplexity  %.4f +- %.4f\n", exp(e->loss), exp(e->loss) * e->loss_se);
+    printf("  loss        %s nats a token\n", pq_format_loss(e->loss, e->loss_se).text);
+    printf("  perplexity  %s\n", pq_format_loss(exp(e->loss), exp(e->loss) * e->loss_se).text);
     printf("  weights     %zu bytes\n", pq_model_weight_bytes(s->model));
     printf("  speed       %.0f tokens/s\n", (double)(e->windows * o->context) / e->seconds);
 }
@@ -86,7 +86,7 @@ static pq_status print_all(const pq_cli *cli, const subject *s, const subject *o
         print_text(s, o, dataset);
         if (other) {
             print_text(other, o, dataset);
-            printf("difference    %+.4f +- %.4f nats a token, window by window\n", d.mean, d.se);
+            printf("difference    %s nats a token, window by window\n", pq_format_loss(d.mean, d.se).text);
         }
     }
     return windows ? pq_evaluation_write_windows(&s->result, o, windows, pq_cli_has(cli, "overwrite"), err)

@@ -87,7 +87,7 @@ static void print_result(const pq_cli *cli, const char *dir, const pq_train_resu
         return;
     }
     printf("%s: iteration %lld", dir, (long long)r->iter);
-    if (isfinite(r->loss)) printf(", loss %.4f +- %.4f", r->loss, r->loss_se);
+    if (isfinite(r->loss)) printf(", loss %s", pq_format_loss(r->loss, r->loss_se).text);
     if (r->best_iter >= 0) printf(", best %.4f at %lld", r->best_loss, (long long)r->best_iter);
     printf(", %.0f tokens/s\n", r->tokens_per_s);
 }
