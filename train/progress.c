@@ -16,6 +16,7 @@
 #define ERASE          "\r\x1b[K"
 
 struct pq_progress {
+    bool quiet; /* only the clock and the rate */
     int64_t iter, last_iter, next_save;
     double loss;
     bool terminal, stepped;
@@ -101,11 +102,12 @@ static void draw(pq_progress *p) {
 }
 
 pq_progress *pq_progress_create(int64_t first_iter, int64_t last_iter, bool quiet) {
-    pq_progress *progress = quiet ? NULL : calloc(1, sizeof *progress);
+    pq_progress *progress = calloc(1, sizeof *progress);
     if (!progress) return NULL;
     progress->iter = first_iter;
     progress->last_iter = last_iter;
-    progress->terminal = can_redraw();
+    progress->quiet = quiet;
+    progress->terminal = !quiet && can_redraw();
     progress->mark = now();
     if (progress->terminal) draw(progress);
     return progress;
@@ -137,11 +139,11 @@ void pq_progress_step(pq_progress *progress, int64_t iter, double loss, double t
     progress->near_iters += 1;
     bool due =
         progress->terminal ? t - progress->drawn >= REDRAW_SECONDS : log_every > 0 && iter % log_every == 0;
-    if (first || last || due) draw(progress);
+    if (!progress->quiet && (first || last || due)) draw(progress);
 }
 
 void pq_progress_note(pq_progress *progress, const char *format, ...) {
-    if (!progress) return;
+    if (!progress || progress->quiet) return;
     va_list args;
     if (progress->terminal) fputs(ERASE, stderr);
     va_start(args, format);

@@ -8,7 +8,7 @@
 
 typedef struct pq_progress pq_progress;
 
-/* `quiet` makes every call a no-op. NULL on lack of memory is accepted by all calls. */
+/* `quiet`: nothing is shown, the rate is kept. NULL on lack of memory is accepted by all calls. */
 pq_progress *pq_progress_create(int64_t first_iter, int64_t last_iter, bool quiet);
 /* One iteration done: loss (nats a token), tokens of this iteration, iterations until the next save and eval.
  * Redraws at most ten times a second on a terminal; prints a line every `log_every` iterations elsewhere.

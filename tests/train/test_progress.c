@@ -138,11 +138,13 @@ END_TEST
 
 static void show_quiet(void) {
     pq_progress *progress = pq_progress_create(0, 10, true);
+    usleep(1000);
     pq_progress_step(progress, 1, 1, 1, 1, 5);
     pq_progress_note(progress, "unseen");
     pq_progress_pause(progress);
     pq_progress_continue(progress);
-    ck_assert_double_eq(pq_progress_rate(progress), 0);
+    ck_assert_double_gt(pq_progress_rate(progress),
+                        0); /* what timing.jsonl tells does not depend on the screen */
     pq_progress_destroy(progress);
 }
 
