@@ -36,6 +36,14 @@ int pq_threads_get(void) {
     return thread_count;
 }
 
+/* Of the loop that is running; not OpenMP's number, which belongs to the host program inside its own parallel
+ * region. */
+static _Thread_local int loop_index;
+
+int pq_thread_index(void) {
+    return loop_index;
+}
+
 void pq_parallel_for(size_t count, void (*task)(void *context, size_t i), void *context) {
     int threads = pq_threads_get();
     if ((size_t)threads > count) threads = (int)count;
@@ -46,10 +54,8 @@ void pq_parallel_for(size_t count, void (*task)(void *context, size_t i), void *
 #pragma omp parallel num_threads(threads)
     {
         size_t rank = (size_t)omp_get_thread_num(), n = (size_t)omp_get_num_threads();
+        loop_index = (int)rank;
         for (size_t i = rank * count / n, end = (rank + 1) * count / n; i < end; i++) task(context, i);
+        loop_index = 0;
     }
-}
-
-int pq_thread_index(void) {
-    return omp_get_thread_num();
 }
