@@ -395,6 +395,13 @@ static pq_status train_in_folder(pq_config *config, const pq_train_options *opti
                         (long long)l.job->counters.iter, (long long)config->train.max_iters);
             goto done;
         }
+        if (l.job->counters.iter == config->train.max_iters) {
+            pq_log(PQ_LOG_INFO, "%s has its %lld iterations already; train.max_iters=N asks for more", l.dir,
+                   (long long)config->train.max_iters);
+            l.last_loss = l.last_se = NAN;
+            if (result) fill_result(&l, result);
+            goto done;
+        }
     } else {
         /* The folder is made last: a config that cannot run leaves nothing behind. */
         PQ_TRY_TO(status, done, pq_job_prepare(config, NULL, true, &l.job, err));

@@ -135,6 +135,14 @@ START_TEST(resume_is_exact) {
         same_file("whole", name, "best.h5");
         same_file("whole", name, "windows-last.csv");
     }
+    /* Resuming what is finished changes nothing. */
+    pq_file_view before, after;
+    must(pq_file_read(path_of("whole/run.json"), &before, &err));
+    must(train("whole", more, true, -1, NULL));
+    must(pq_file_read(path_of("whole/run.json"), &after, &err));
+    ck_assert_str_eq(before.data, after.data);
+    pq_file_view_close(&before);
+    pq_file_view_close(&after);
 }
 END_TEST
 
