@@ -1,6 +1,6 @@
 #!/bin/sh
 # The papers' character model at their budget: fp32, PTQ at 15 levels with three scales, QAT, and fp32 trained as long.
-# Writes results.csv beside this file; runs stay in runs/. See README.md. POTQAT names the program (default: build/).
+# Writes results.csv and the curves beside this file; runs stay in runs/. See README.md. POTQAT names the program (default: build/).
 set -eu
 cd "$(dirname "$0")/../.."
 potqat=${POTQAT:-build/src/cli/potqat}
@@ -43,4 +43,5 @@ print('$model', '$split', *(f'{e[k]:.6f}' for k in ('loss', 'loss_se', 'differen
       e['weight_bytes'], '$cpu', '$commit', 'experiments/char/run.sh', sep=',')" >>"$here/results.csv"
     done
 done
+"$potqat" report "$runs/fp32" "$runs/qat" "$runs/control" --svg "$here" --overwrite --quiet
 cat "$here/results.csv"
