@@ -82,7 +82,7 @@ valgrind)
     for kernels in ref avx2; do
         export POTQAT_CPU=$kernels OPENBLAS_CORETYPE=Haswell # valgrind knows no AVX-512
         suite build --wrapper 'valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' \
-            --no-suite harness --timeout-multiplier 30 "$@"
+            --no-suite harness --no-suite script --timeout-multiplier 30 "$@"
     done
     ;;
 clang)
