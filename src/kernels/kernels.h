@@ -28,8 +28,9 @@ typedef struct pq_adamw_step {
     float correction1, correction2; /* 1 - beta^t */
 } pq_adamw_step;
 
-/* How magnitudes are rounded to powers of two 1, 2, 4, ... by their bits: those whose bits are below zero_below become
- * 0; `up` is added to the bits, so that it carries into the exponent from the switch point on (0x400000: 1.5 * 2^k). */
+/* How magnitudes are rounded to powers of two 1, 2, 4, ... by their bits: those whose bits are below
+ * zero_below become 0; `up` is added to the bits, so that it carries into the exponent from the switch point
+ * on (0x400000: 1.5 * 2^k). */
 typedef struct pq_pow2_grid {
     uint32_t up, zero_below;
     float top[2]; /* largest power for positive and for negative numbers */
