@@ -12,11 +12,22 @@
 #include "config/nearest.h"
 
 /* One row a command, in the order of potqat --help. */
+/* clang-format off */
 static const pq_command *const commands[] = {
-    &pq_cmd_data_fetch, &pq_cmd_data_prepare, &pq_cmd_train,       &pq_cmd_quantize,
-    &pq_cmd_eval,       &pq_cmd_generate,     &pq_cmd_export,      &pq_cmd_inspect,
-    &pq_cmd_config,     &pq_cmd_report,       &pq_cmd_bench_train, NULL,
+    &pq_cmd_data_fetch,
+    &pq_cmd_data_prepare,
+    &pq_cmd_train,
+    &pq_cmd_quantize,
+    &pq_cmd_eval,
+    &pq_cmd_generate,
+    &pq_cmd_export,
+    &pq_cmd_inspect,
+    &pq_cmd_config,
+    &pq_cmd_report,
+    &pq_cmd_bench_train,
+    NULL,
 };
+/* clang-format on */
 
 static void print_usage(FILE *out) {
     fprintf(out,

@@ -6,6 +6,7 @@
 
 #include "base/random.h"
 #include "base/threads.h"
+#include "tests/harness/suite.h"
 
 /* Philox4x32-10 vectors of Random123 (Salmon et al.). */
 START_TEST(philox) {
@@ -94,10 +95,5 @@ int main(void) {
     tcase_add_test(tc, loops);
     tcase_add_test(tc, inside_a_host_region);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

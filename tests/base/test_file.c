@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "tests/harness/suite.h"
 
 static char folder[64];
 static char path[128], other[128];
@@ -193,10 +194,5 @@ int main(void) {
     tcase_add_test(tests, folders);
     tcase_add_test(tests, same_file);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

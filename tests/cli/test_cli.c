@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "tests/harness/suite.h"
 
 static const pq_flag flags[] = {
     {.name = "prompt", .letter = 'p', .value = "TEXT", .help = "text to continue; - reads it from stdin"},
@@ -172,10 +173,5 @@ int main(void) {
     tcase_add_test(tests, mistakes_are_named);
     tcase_add_test(tests, help_is_laid_out);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_suite(suite);
 }

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "config/help.h"
+#include "tests/harness/suite.h"
 
 static pq_config *load(const char *name) {
     char path[1024];
@@ -84,10 +85,5 @@ int main(void) {
     tcase_add_test(tests, configs_say_what_the_papers_did);
     tcase_add_test(tests, the_reference_is_up_to_date);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_suite(suite);
 }

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "config/help.h"
 #include "config/key.h"
+#include "tests/harness/suite.h"
 
 /* The keys as the manual lists them, written down a second time on purpose. */
 static const char *const manual[] = {
@@ -347,10 +348,5 @@ int main(void) {
     tcase_add_test(tests, differences_are_listed);
     tcase_add_test(tests, patterns_match_as_in_the_shell);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_suite(suite);
 }

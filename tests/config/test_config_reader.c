@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "tests/harness/suite.h"
 
 static pq_config *load(const char *yaml, const char *override) {
     pq_config *config = NULL;
@@ -367,10 +368,5 @@ int main(void) {
     tcase_add_test(tests, numbers_do_not_follow_the_locale);
     tcase_add_test(tests, only_declared_keys_change_on_resume);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_suite(suite);
 }

@@ -10,6 +10,7 @@
 #include "formats/packed.h"
 #include "formats/packed_layout.h"
 #include "random_model.h"
+#include "tests/harness/suite.h"
 
 static const double int4[] = {-8, 7}, released[] = {-8, 4};
 static const coding codings[] = {
@@ -335,10 +336,5 @@ int main(void) {
     tcase_add_test(tests, forging_itself_is_harmless);
     tcase_add_test(tests, refuses_other_files);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

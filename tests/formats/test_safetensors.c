@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "formats/safetensors.h"
+#include "tests/harness/suite.h"
 
 /* A file's image: header text behind its length, then `data` bytes 0, 1, 2, ... */
 static unsigned char *image_of(const char *header, size_t data, size_t *bytes) {
@@ -188,10 +189,5 @@ int main(void) {
     tcase_add_test(tests, reads_what_it_writes);
     tcase_add_test(tests, refuses_to_write_nonsense);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

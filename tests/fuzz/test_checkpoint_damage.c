@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "store/layout.h"
 #include "testing.h"
+#include "tests/harness/suite.h"
 
 enum { COPIES = 2000 };
 
@@ -144,10 +145,5 @@ int main(void) {
     tcase_add_test(tests, damaged);
     tcase_add_test(tests, damaged_and_sealed_again);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "config/config.h"
+#include "tests/harness/suite.h"
 
 enum { COPIES = 12000, LONGEST = 1 << 16 };
 
@@ -211,10 +212,5 @@ int main(void) {
     tcase_add_test(tests, damaged_configs_are_refused_or_right);
     tcase_add_test(tests, damaged_overrides_are_refused_or_right);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return run_suite(suite);
 }

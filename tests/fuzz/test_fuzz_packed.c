@@ -14,6 +14,7 @@
 #include "formats/packed_layout.h"
 #include "potqat/engine.h"
 #include "random_model.h"
+#include "tests/harness/suite.h"
 
 enum { COPIES = 2000, SPARE = 64 };
 
@@ -203,10 +204,5 @@ int main(void) {
     tcase_add_test(tests, refused_or_equal);
     tcase_add_test(tests, damage_with_true_hashes_does_no_harm);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -13,6 +13,7 @@
 #include "kernels/gemm.h"
 #include "naive_gpt2.h"
 #include "random_model.h"
+#include "tests/harness/suite.h"
 
 static const double int4[] = {-8, 7};
 static const struct {
@@ -254,10 +255,5 @@ int main(void) {
     tcase_add_test(tests, refuses_and_stays_as_it_was);
     tcase_add_loop_test(tests, packed_product_is_decode_then_multiply, 0, 8);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

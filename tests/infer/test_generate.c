@@ -7,6 +7,7 @@
 #include "formats/packed.h"
 #include "infer/generate.h"
 #include "random_model.h"
+#include "tests/harness/suite.h"
 
 enum { VOCAB = 23, MOST = 64 };
 
@@ -117,10 +118,5 @@ int main(void) {
     tcase_add_loop_test(tests, slides_as_documented, 0, sizeof cases / sizeof *cases);
     tcase_add_test(tests, ends_early_and_refuses);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "potqat/engine.h"
+#include "tests/harness/suite.h"
 
 enum { VOCAB = 6, DRAWS = 60000 };
 /* Probabilities 0.4, 0.2, 0.2, 0.1, 0.06, 0.04 in another order. */
@@ -146,10 +147,5 @@ int main(void) {
     tcase_add_test(tests, extremes);
     tcase_add_test(tests, refusals);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

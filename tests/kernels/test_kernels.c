@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
+#include "tests/harness/suite.h"
 
 static const size_t sizes[] = {0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 127, 128, 200, 257};
 enum { SIZES = sizeof sizes / sizeof *sizes };
@@ -274,10 +275,5 @@ int main(void) {
     tcase_add_loop_test(tc, adamw_and_sums, 0, 2);
     tcase_add_test(tc, gemm);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "cases.h"
 #include "kernels/kernels.h"
+#include "tests/harness/suite.h"
 
 /* Scales that keep each case's levels finite and normal. */
 static const float scales[] = {1.0f, 0.0078125f, 0.369140625f, 0.1f, 0x1p-126f, 0x1.fep-126f, 0x1.82p90f};
@@ -405,11 +406,6 @@ int main(void) {
     tcase_add_loop_test(laws, law7_surrogate, 0, CASES);
     tcase_add_loop_test(laws, granularities, 0, CASES);
     suite_add_tcase(suite, laws);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
     printf("kernels: %s\n", pq_kernels_get()->name);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -6,6 +6,7 @@
 
 #include "graph/plan.h"
 #include "model/gpt2.h"
+#include "tests/harness/suite.h"
 
 static pq_error err;
 static void must(pq_status status) {
@@ -128,10 +129,5 @@ int main(void) {
     tcase_add_test(tc, recomputing_saves_memory);
     tcase_add_test(tc, initial_values);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "ops/ops.h"
+#include "tests/harness/suite.h"
 
 enum { B = 2, T = 5, C = 6, V = 7, MOST = 4096 };
 
@@ -235,10 +236,5 @@ int main(void) {
     tcase_add_loop_test(tc, gradient, 0, 2 * CASES); /* kept, then recomputed */
     tcase_add_test(tc, shapes_are_checked);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "optim/optim.h"
+#include "tests/harness/suite.h"
 
 START_TEST(schedules) {
     pq_schedule s = {.cosine = true, .lr = 1e-3, .min_lr = 1e-4, .warmup_iters = 100, .decay_iters = 1100};
@@ -66,10 +67,5 @@ int main(void) {
     tcase_add_test(tc, schedules);
     tcase_add_test(tc, norm_and_spans);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -1,5 +1,6 @@
 /* The fixture reader, checked against what the fixtures must say of themselves. */
 #include "fixture.h"
+#include "tests/harness/suite.h"
 
 #include <check.h>
 #include <math.h>
@@ -58,10 +59,5 @@ int main(void) {
     tcase_add_loop_test(tests, gradients_have_their_norm, 0, 2);
     tcase_add_test(tests, distance_is_relative_to_the_expected);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

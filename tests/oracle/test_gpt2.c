@@ -11,6 +11,7 @@
 #include "model/gpt2.h"
 #include "ops/ops.h"
 #include "optim/optim.h"
+#include "tests/harness/suite.h"
 
 static const char *const names[] = {"gpt2-bias-tanh", "gpt2-erf"};
 static const int levels[] = {15, 7};
@@ -193,10 +194,5 @@ int main(void) {
     tcase_add_loop_test(tc, forward_and_gradients, 0, 16);
     tcase_add_loop_test(tc, ten_adamw_steps, 0, 2);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "quant/quantizer.h"
+#include "tests/harness/suite.h"
 
 typedef struct refusal {
     const char *quantizer;
@@ -153,10 +154,5 @@ int main(void) {
     tcase_add_test(all, names);
     tcase_add_test(all, grids);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

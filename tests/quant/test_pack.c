@@ -5,6 +5,7 @@
 
 #include "base/random.h"
 #include "quant/quantizer.h"
+#include "tests/harness/suite.h"
 
 /* Where bit `bit` of the code of weight i is: byte and bit inside the row. */
 static void place(int bits, size_t i, int bit, size_t *byte, int *at) {
@@ -73,10 +74,5 @@ int main(void) {
     tcase_add_loop_test(all, layout, 1, 8);
     tcase_add_test(all, nibbles);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

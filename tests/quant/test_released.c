@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "quant/quantizer.h"
+#include "tests/harness/suite.h"
 
 enum { MOST = 256 };
 
@@ -65,10 +66,5 @@ int main(void) {
     TCase *all = tcase_create("released");
     tcase_add_test(all, fixture);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "kernels/kernels.h"
+#include "tests/harness/suite.h"
 
 static const char *const sets[] = {"avx2", "avx512"};
 static const size_t sizes[] = {0, 1, 7, 8, 9, 15, 16, 17, 33, 100, 4095, 4096, 4097, 9000};
@@ -90,10 +91,5 @@ int main(void) {
     tcase_add_loop_test(all, values, 0, 2);
     tcase_add_loop_test(all, sums, 0, 2);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

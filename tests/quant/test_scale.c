@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "quant/quantizer.h"
+#include "tests/harness/suite.h"
 
 /* Squared error by the meaning alone: encode, look up, subtract, in double. */
 static double squared_error(const pq_codebook *b, const float *w, size_t n, float scale) {
@@ -197,10 +198,5 @@ int main(void) {
     tcase_add_test(all, gaussian);
     tcase_add_test(all, absmax);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

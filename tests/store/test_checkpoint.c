@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "store/layout.h"
 #include "testing.h"
+#include "tests/harness/suite.h"
 
 static const pq_gpt2_shape shapes[] = {
     {.layers = 1, .heads = 1, .width = 32, .context = 1, .vocab = 1},
@@ -464,10 +465,5 @@ int main(void) {
     tcase_add_test(tests, changed_by_another_program);
     tcase_add_test(tests, settings_are_restored);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

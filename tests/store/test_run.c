@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "store/run.h"
 #include "testing.h"
+#include "tests/harness/suite.h"
 
 static char *folder, *run;
 static pq_error err;
@@ -256,10 +257,5 @@ int main(void) {
     tcase_add_test(tests, sweeps_up_after_the_dead);
     tcase_add_test(tests, locates_models);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

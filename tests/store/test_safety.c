@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "store/run.h"
 #include "testing.h"
+#include "tests/harness/suite.h"
 
 static const pq_gpt2_shape shape = {
     .layers = 2, .heads = 4, .width = 64, .context = 5, .vocab = 65, .bias = true};
@@ -152,10 +153,5 @@ int main(void) {
     tcase_add_test(tests, unwritable_folder);
     tcase_add_test(tests, killed_while_saving);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

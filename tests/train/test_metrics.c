@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "tests/harness/suite.h"
 #include "train/metrics.h"
 
 enum { ITERS = 6, EVERY = 3 };
@@ -304,10 +305,5 @@ int main(void) {
     tcase_add_test(tests, a_full_disk_leaves_whole_lines);
     tcase_add_test(tests, missing_places_are_named);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -9,6 +9,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "tests/harness/suite.h"
 #include "train/progress.h"
 
 static char seen[65536];
@@ -199,10 +200,5 @@ int main(void) {
     tcase_add_test(tests, quiet_says_nothing);
     tcase_add_test(tests, pauses_do_not_count);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "tests/harness/suite.h"
 #include "train/ptq.h"
 
 static pq_config *read_config(const char *yaml) {
@@ -138,10 +139,5 @@ int main(void) {
     tcase_add_test(all, refusals);
     tcase_add_test(all, measure);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

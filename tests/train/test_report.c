@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "tests/harness/suite.h"
 #include "train/report.h"
 
 static char dir[64];
@@ -489,10 +490,5 @@ int main(void) {
     tcase_add_test(tests, without_gnuplot_the_tables_stay);
     tcase_add_test(tests, text_json_and_csv);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

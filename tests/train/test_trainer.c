@@ -14,6 +14,7 @@
 #include "potqat/trainer.h"
 #include "store/checkpoint.h"
 #include "store/run.h"
+#include "tests/harness/suite.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 
@@ -379,10 +380,5 @@ int main(void) {
     tcase_add_test(tc, patience_and_keeping_on);
     tcase_add_test(tc, refusals);
     suite_add_tcase(suite, tc);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }
