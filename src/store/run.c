@@ -69,7 +69,7 @@ typedef struct listing {
     size_t temporary_count;
     bool has_config, has_best;
     bool has_trace; /* besides config.yaml something else that only a run makes */
-    bool empty;     /* nothing but a lock */
+    bool empty;     /* nothing but a lock and left-over temporary files */
 } listing;
 
 static void listing_deinit(listing *l) {
@@ -100,8 +100,8 @@ static pq_status note_entry(listing *l, const char *name, pq_error *err) {
         l->has_trace = true;
         return PQ_OK;
     }
-    l->empty = false;
     if (parse_checkpoint(name, strlen(name), &number)) {
+        l->empty = false;
         l->has_trace = true;
         PQ_TRY(append(&l->iters, l->count, sizeof *l->iters, err));
         l->iters[l->count++] = number;
@@ -111,6 +111,7 @@ static pq_status note_entry(listing *l, const char *name, pq_error *err) {
         /* Ours, too, is left over: a process that writes does not list at the same time. */
         bool alive = number != getpid() && number <= INT32_MAX && number > 0 &&
                      (kill((pid_t)number, 0) == 0 || errno == EPERM);
+        l->empty &= !alive; /* a run that was killed while it wrote its first file has left nothing else */
         if (alive) return PQ_OK;
         PQ_TRY(append(&l->temporary, l->temporary_count, sizeof *l->temporary, err));
         PQ_TRY(pq_copy_text(name, &l->temporary[l->temporary_count], err));
@@ -118,6 +119,7 @@ static pq_status note_entry(listing *l, const char *name, pq_error *err) {
         return PQ_OK;
     }
     const bool config = strcmp(name, "config.yaml") == 0;
+    l->empty = false;
     l->has_config |= config;
     l->has_best |= strcmp(name, "best.h5") == 0;
     for (size_t i = 0; i < RUN_FILES && !config; i++) l->has_trace |= strcmp(name, run_files[i]) == 0;

@@ -54,6 +54,15 @@ START_TEST(creates_and_overwrites) {
     ck_assert_int_eq(pq_run_create(run, false, &err), PQ_OK);
     ck_assert(pq_folder_exists(run));
     ck_assert_int_eq(pq_run_create(run, false, &err), PQ_OK); /* empty */
+    /* A run that was killed while it wrote its very first file. */
+    char left[40];
+    pid_t gone = fork();
+    if (gone == 0) _exit(0);
+    waitpid(gone, NULL, 0);
+    snprintf(left, sizeof left, "config.yaml.tmp-%ld", (long)gone);
+    touch(run, "lock");
+    touch(run, left);
+    ck_assert_msg(pq_run_create(run, false, &err) == PQ_OK, "%s", err.message);
     touch(run, "config.yaml");
     touch(run, "run.json");
     expect(pq_run_create(run, false, &err), PQ_ERR_USAGE, "without a checkpoint; --overwrite starts anew");
@@ -62,11 +71,12 @@ START_TEST(creates_and_overwrites) {
     touch(run, "ckpt-x.h5");
     touch(run, "ckpt-007.h5");
     expect(pq_run_create(run, false, &err), PQ_ERR_USAGE, "saved at iter 10; --resume continues it");
-    ck_assert_uint_eq(testing_entries(run, ""), MADE + 3);
+    ck_assert_uint_eq(testing_entries(run, ""), MADE + 4); /* the left-over file, too */
     ck_assert_msg(pq_run_create(run, true, &err) == PQ_OK, "%s", err.message);
     for (int i = 0; i < MADE; i++)
         if (strcmp(made_by_runs[i], "lock") != 0)
             ck_assert_msg(!has(run, made_by_runs[i]), "%s", made_by_runs[i]);
+    ck_assert(!has(run, left));
     ck_assert(has(run, "notes.txt") && has(run, "ckpt-x.h5") && has(run, "ckpt-007.h5"));
 }
 END_TEST
