@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/gemm.h"
@@ -30,12 +31,6 @@ const pq_bench_shape *pq_bench_shape_find(const char *name) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (strcmp(shapes[i].name, name) == 0) return &shapes[i];
     return NULL;
-}
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -69,9 +64,9 @@ static pq_status time_iterations(pq_session *session, const pq_bench *b, double 
     PQ_TRY(pq_calloc((size_t)b->iters, sizeof *seconds, "timings", &seconds, err));
     for (int64_t i = 0; i < b->iters + WARM_UP; i++) {
         draw_tokens(session, i, b->shape->tokens);
-        double start = now();
+        double start = pq_seconds();
         pq_session_iterate(session, i, 1e-3);
-        if (i >= WARM_UP) seconds[i - WARM_UP] = now() - start;
+        if (i >= WARM_UP) seconds[i - WARM_UP] = pq_seconds() - start;
     }
     qsort(seconds, (size_t)b->iters, sizeof *seconds, ascending);
     *median = (seconds[(b->iters - 1) / 2] + seconds[b->iters / 2]) / 2;

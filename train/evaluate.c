@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "kernels/gemm.h"
@@ -101,12 +102,6 @@ static void fill_batch(const pq_dataset *dataset, const pq_evaluation_options *o
     }
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void measure(const pq_dataset *dataset, const pq_evaluation_options *o, memory *m, pq_evaluation *e) {
     size_t T = o->context, batch = m->graph->batch, each = o->protocol == PQ_ALL_TOKENS ? T : 1;
     double sum = 0, squares = 0;
@@ -133,7 +128,7 @@ static void measure(const pq_dataset *dataset, const pq_evaluation_options *o, m
 pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *options,
                       pq_evaluation *out, pq_error *err) {
     memory m = {0};
-    double start = now();
+    double start = pq_seconds();
     *out = (pq_evaluation){0};
     if (options->context > (size_t)model->params.shape.context)
         return PQ_FAIL(err, PQ_ERR_USAGE,
@@ -157,7 +152,7 @@ pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq
         pq_evaluation_deinit(out);
     release(&m);
     pq_gemm_threads_restore(blas_threads);
-    out->seconds = now() - start;
+    out->seconds = pq_seconds() - start;
     return status;
 }
 

@@ -12,6 +12,7 @@
 #include "formats/packed.h"
 #include "store/checkpoint.h"
 #include "store/run.h"
+#include "train/metrics.h"
 #include "train/ptq.h"
 
 /* ---- the parent ---- */
@@ -248,18 +249,14 @@ void pq_job_destroy(pq_job *job) {
 
 /* ---- counters ---- */
 
-static json_t *real_or_null(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 pq_status pq_counters_write(const pq_job *job, char **text, pq_error *err) {
     const pq_counters *c = &job->counters;
     char hash[24];
     snprintf(hash, sizeof hash, "%016" PRIx64, pq_dataset_hash(job->dataset));
     json_t *object = json_pack("{s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:f, s:f, s:s}", "iter",
                                (json_int_t)c->iter, "adam_step", (json_int_t)job->session->adamw.step,
-                               "best_iter", (json_int_t)c->best_iter, "best_loss", real_or_null(c->best_loss),
-                               "best_loss_se", real_or_null(c->best_se), "evaluations_since_best",
+                               "best_iter", (json_int_t)c->best_iter, "best_loss", pq_json_real(c->best_loss),
+                               "best_loss_se", pq_json_real(c->best_se), "evaluations_since_best",
                                (json_int_t)c->evaluations_since_best, "bad_iters", (json_int_t)c->bad_iters,
                                "loss_sum", c->loss_sum, "targets", c->targets, "data_hash", hash);
     *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17)) : NULL;

@@ -4,12 +4,18 @@
 #define PQ_TRAIN_METRICS_H
 
 #include <jansson.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 
 typedef struct pq_metrics pq_metrics;
+
+/* A number, or null where JSON has none for it (NaN, infinite). */
+static inline json_t *pq_json_real(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
 
 /* Open DIR/metrics.jsonl and DIR/timing.jsonl for appending. With resume_iter >= 0 lines that stand behind
  * that iteration, and a torn last line, are first cut off (atomically: rewritten beside and renamed), so that

@@ -1,6 +1,7 @@
 /* Owns what stands on stderr while a run goes on. The redrawn line loses whole fields from its right end
  * where the terminal is too narrow, so that it never wraps. */
 #include "train/progress.h"
+#include "base/clock.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -27,12 +28,6 @@ struct pq_progress {
     double near_tokens, near_seconds, near_iters; /* the same, fading */
     int pauses;
 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static size_t terminal_width(void) {
     struct winsize size;
@@ -96,7 +91,7 @@ static void compose(pq_progress *p, size_t width) {
 
 static void draw(pq_progress *p) {
     compose(p, p->terminal ? terminal_width() - 1 : sizeof p->line);
-    p->drawn = now();
+    p->drawn = pq_seconds();
     fprintf(stderr, p->terminal ? ERASE "%s" : "%s\n", p->line);
     fflush(stderr);
 }
@@ -108,14 +103,14 @@ pq_progress *pq_progress_create(int64_t first_iter, int64_t last_iter, bool quie
     progress->last_iter = last_iter;
     progress->quiet = quiet;
     progress->terminal = !quiet && can_redraw();
-    progress->mark = now();
+    progress->mark = pq_seconds();
     if (progress->terminal) draw(progress);
     return progress;
 }
 
 /* Let the clock of training run on to now. */
 static double advance(pq_progress *p) {
-    double t = now(), passed = p->pauses ? 0 : t - p->mark;
+    double t = pq_seconds(), passed = p->pauses ? 0 : t - p->mark;
     p->mark = t;
     p->seconds += passed;
     double keep = exp(-passed / MEMORY_SECONDS);

@@ -13,6 +13,7 @@
 #include "base/threads.h"
 #include "kernels/gemm.h"
 #include "store/run.h"
+#include "train/metrics.h"
 #include "version.h"
 
 static void read_cpu(char *out, size_t bytes) {
@@ -39,13 +40,9 @@ void pq_run_info_fill(pq_run_info *info, const pq_job *job, const char *const *a
     info->argument_count = count;
 }
 
-static json_t *real_or_null(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *evaluation(int64_t iter, double loss, double se) {
     if (!isfinite(loss)) return json_null();
-    return json_pack("{s:I, s:f, s:o}", "iter", (json_int_t)iter, "loss", loss, "loss_se", real_or_null(se));
+    return json_pack("{s:I, s:f, s:o}", "iter", (json_int_t)iter, "loss", loss, "loss_se", pq_json_real(se));
 }
 
 static json_t *describe(const pq_run_info *info, const pq_job *job, const char *status, double last_loss,
@@ -58,9 +55,9 @@ static json_t *describe(const pq_run_info *info, const pq_job *job, const char *
         json_array_append_new(arguments, json_string(info->arguments[i]));
     snprintf(hash, sizeof hash, "%016" PRIx64, pq_dataset_hash(job->dataset));
     json_t *data = json_pack("{s:s, s:s, s:o}", "source", pq_dataset_source(job->dataset), "hash", hash,
-                             "floor", real_or_null(pq_dataset_floor(job->dataset)));
+                             "floor", pq_json_real(pq_dataset_floor(job->dataset)));
     json_t *parent =
-        job->parent ? json_pack("{s:s, s:o}", "model", job->parent, "loss", real_or_null(job->parent_loss))
+        job->parent ? json_pack("{s:s, s:o}", "model", job->parent, "loss", pq_json_real(job->parent_loss))
                     : json_null();
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:o, "
                      "s:o, s:s, s:o}",

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -40,16 +41,6 @@ typedef struct loop {
     bool out_of_patience;
 } loop;
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static json_t *real_or_null(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 /* ---- saving ---- */
 
 static pq_status save_model(loop *l, const char *path, bool with_state, pq_error *err) {
@@ -75,7 +66,7 @@ static pq_status save_checkpoint(loop *l, pq_error *err) {
     pq_progress_continue(l->progress);
     free(path);
     l->saved_iter = l->job->counters.iter;
-    l->last_save = now();
+    l->last_save = pq_seconds();
     return status;
 }
 
@@ -102,7 +93,7 @@ static pq_status write_matrices(loop *l, pq_error *err) {
         if (!model->quant[i].quantized) continue;
         pq_matrix_error e = pq_ptq_measure(model, i, hard);
         json_t *line = json_pack("{s:I, s:s, s:o, s:f}", "iter", (json_int_t)l->job->counters.iter, "matrix",
-                                 p->name, "sqnr_db", real_or_null(10 * log10(e.signal / e.noise)), "zeros",
+                                 p->name, "sqnr_db", pq_json_real(10 * log10(e.signal / e.noise)), "zeros",
                                  (double)e.zeros / (double)p->count);
         status = pq_metrics_write(l->metrics, line, err);
     }
@@ -149,7 +140,7 @@ static pq_status evaluate(loop *l, pq_error *err) {
     json_t *line =
         json_pack("{s:I, s:s, s:s, s:I, s:o, s:o, s:I}", "iter", (json_int_t)c->iter, "split", split,
                   "protocol", protocol, "context", (json_int_t)l->job->eval.context, "loss",
-                  real_or_null(e.loss), "loss_se", real_or_null(e.loss_se), "tokens", (json_int_t)e.tokens);
+                  pq_json_real(e.loss), "loss_se", pq_json_real(e.loss_se), "tokens", (json_int_t)e.tokens);
     pq_status status = pq_metrics_write(l->metrics, line, err);
     if (status == PQ_OK) status = write_matrices(l, err);
     if (status == PQ_OK) status = write_windows(l, &e, "windows-last.csv", err);
@@ -164,10 +155,11 @@ static pq_status evaluate(loop *l, pq_error *err) {
 static pq_status write_training_line(loop *l, double lr, double norm, pq_error *err) {
     pq_counters *c = &l->job->counters;
     json_t *line = json_pack("{s:I, s:s, s:o, s:I, s:f, s:o}", "iter", (json_int_t)c->iter, "split", "train",
-                             "loss", real_or_null(c->targets > 0 ? c->loss_sum / c->targets : NAN), "tokens",
-                             (json_int_t)c->targets, "lr", lr, "grad_norm", real_or_null(norm));
-    json_t *timing = json_pack("{s:I, s:f, s:f}", "iter", (json_int_t)c->iter, "tokens_per_s",
-                               pq_progress_rate(l->progress), "elapsed_s", l->before + now() - l->start);
+                             "loss", pq_json_real(c->targets > 0 ? c->loss_sum / c->targets : NAN), "tokens",
+                             (json_int_t)c->targets, "lr", lr, "grad_norm", pq_json_real(norm));
+    json_t *timing =
+        json_pack("{s:I, s:f, s:f}", "iter", (json_int_t)c->iter, "tokens_per_s",
+                  pq_progress_rate(l->progress), "elapsed_s", l->before + pq_seconds() - l->start);
     c->loss_sum = c->targets = 0;
     pq_status status = pq_metrics_write(l->metrics, line, err);
     if (status != PQ_OK) {
@@ -227,7 +219,7 @@ static pq_status iterate(loop *l, pq_error *err) {
 static bool stop_asked(const loop *l) {
     double minutes = l->job->config->run.max_minutes;
     if (l->options->cancelled && l->options->cancelled(l->options->user)) return true;
-    return minutes > 0 && now() - l->start > 60 * minutes;
+    return minutes > 0 && pq_seconds() - l->start > 60 * minutes;
 }
 
 static bool save_due(const loop *l) {
@@ -236,7 +228,7 @@ static bool save_due(const loop *l) {
     if (iter == l->saved_iter) return false;
     if (iter == c->train.max_iters || l->out_of_patience) return true;
     if (c->save.every > 0 && iter % c->save.every == 0) return true;
-    return c->save.every_minutes > 0 && now() - l->last_save > 60 * c->save.every_minutes;
+    return c->save.every_minutes > 0 && pq_seconds() - l->last_save > 60 * c->save.every_minutes;
 }
 
 static pq_status run_loop(loop *l, bool resumed, pq_error *err) {
@@ -339,7 +331,7 @@ static pq_status train_job(loop *l, bool resumed, pq_train_result *result, pq_er
     static const char *const endings[] = {
         [PQ_OK] = "done", [PQ_STOPPED] = "stopped", [PQ_DIVERGED] = "diverged"};
     pq_status status, closed;
-    l->start = l->last_save = now();
+    l->start = l->last_save = pq_seconds();
     l->last_loss = l->last_se = NAN;
     l->saved_iter = l->evaluated_iter = -1;
     pq_run_info_fill(&l->info, l->job, l->options->arguments, l->options->argument_count);

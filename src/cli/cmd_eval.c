@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "train/evaluate.h"
+#include "train/metrics.h"
 
 /* The data as the model's own config has it, with --data and the overrides on top. */
 static pq_status load_config(const pq_cli *cli, const pq_model *model, pq_config **out, pq_error *err) {
@@ -38,10 +39,6 @@ typedef struct subject {
     pq_evaluation result;
 } subject;
 
-static json_t *real_or_null(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static void print_json(const subject *s, const subject *other, const pq_evaluation_options *o,
                        const pq_dataset *dataset, const pq_difference *d) {
     const pq_evaluation *e = &s->result;
@@ -49,14 +46,14 @@ static void print_json(const subject *s, const subject *other, const pq_evaluati
         "{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:I, s:o, s:s}", "model", s->spec, "data",
         pq_dataset_source(dataset), "split", pq_split_name(o->split), "protocol",
         pq_protocol_name(o->protocol), "context", (json_int_t)o->context, "tokens", (json_int_t)e->tokens,
-        "loss", real_or_null(e->loss), "loss_se", real_or_null(e->loss_se), "perplexity",
-        real_or_null(exp(e->loss)), "weight_bytes", (json_int_t)pq_model_weight_bytes(s->model),
-        "tokens_per_s", real_or_null((double)(e->windows * o->context) / e->seconds), "precision", "fp32");
+        "loss", pq_json_real(e->loss), "loss_se", pq_json_real(e->loss_se), "perplexity",
+        pq_json_real(exp(e->loss)), "weight_bytes", (json_int_t)pq_model_weight_bytes(s->model),
+        "tokens_per_s", pq_json_real((double)(e->windows * o->context) / e->seconds), "precision", "fp32");
     if (other) {
         json_object_set_new(line, "against", json_string(other->spec));
-        json_object_set_new(line, "against_loss", real_or_null(other->result.loss));
-        json_object_set_new(line, "difference", real_or_null(d->mean));
-        json_object_set_new(line, "difference_se", real_or_null(d->se));
+        json_object_set_new(line, "against_loss", pq_json_real(other->result.loss));
+        json_object_set_new(line, "difference", pq_json_real(d->mean));
+        json_object_set_new(line, "difference_se", pq_json_real(d->se));
     }
     json_dumpf(line, stdout, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(12));
     putchar('\n');

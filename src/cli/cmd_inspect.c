@@ -14,6 +14,7 @@
 #include "potqat/tokenizer.h"
 #include "store/checkpoint.h"
 #include "store/run.h"
+#include "train/metrics.h"
 
 /* A member that could not be made (lack of memory, text that is not UTF-8) makes `*status` say so. */
 static void put(json_t *object, const char *key, json_t *value, pq_status *status, pq_error *err) {
@@ -23,10 +24,6 @@ static void put(json_t *object, const char *key, json_t *value, pq_status *statu
 
 static json_t *integer(uint64_t value) {
     return json_integer((json_int_t)value);
-}
-
-static json_t *real_or_null(double value) {
-    return isfinite(value) ? json_real(value) : json_null();
 }
 
 /* What quant.granularity calls it. */
@@ -89,7 +86,7 @@ static pq_status describe_packed(const pq_packed *packed, const char *path, json
     put(out, "bits_a_weight", json_real(8.0 * (double)packed->weight_bytes / (double)packed->params.weights),
         &status, err);
     put(out, "iter", json_integer(packed->iter), &status, err);
-    put(out, "val_loss", real_or_null(packed->val_loss), &status, err);
+    put(out, "val_loss", pq_json_real(packed->val_loss), &status, err);
     if (packed->config) put(out, "config", json_string(packed->config), &status, err);
     for (size_t i = 0; i < packed->params.count; i++)
         json_array_append_new(tensors, describe_tensor(&packed->tensors[i]));

@@ -11,6 +11,7 @@
 #include "cli/load.h"
 #include "store/checkpoint.h"
 #include "store/run.h"
+#include "train/metrics.h"
 #include "train/ptq.h"
 
 static pq_status read_config(const pq_model *model, const char *const *overrides, size_t count,
@@ -69,10 +70,6 @@ static double bits_a_weight(size_t bytes, size_t weights) {
     return 8.0 * (double)bytes / (double)weights;
 }
 
-static json_t *real_or_null(double x) {
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 /* One matrix: a row of the table, or an object in `list`. */
 static void print_matrix(const pq_model *model, size_t i, const pq_matrix_error *e, json_t *list) {
     const pq_param *p = &model->params.list[i];
@@ -84,7 +81,7 @@ static void print_matrix(const pq_model *model, size_t i, const pq_matrix_error 
                                               "rows", (json_int_t)p->rows, "columns", (json_int_t)p->columns,
                                               "levels", q->codebook.levels, "scales",
                                               (json_int_t)q->scale_count, "bits_per_weight", bits, "sqnr_db",
-                                              real_or_null(sqnr_db(e)), "zeros", zeros));
+                                              pq_json_real(sqnr_db(e)), "zeros", zeros));
     else
         printf("%-28s%7zu x %-6zu%8d%8d%12zu%10.3f%10.2f%9.2f\n", p->name, p->rows, p->columns,
                q->codebook.levels, q->codebook.bits, q->scale_count, bits, sqnr_db(e), 100 * zeros);
@@ -97,7 +94,7 @@ static pq_status print_json(const pq_model *model, const pq_config *c, const cha
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:o, s:f, s:f, s:I, s:I, s:I, s:f}", "path", out,
                   "method", c->ptq.method, "quantizer", c->quant.quantizer, "rounding", c->quant.rounding,
                   "granularity", c->quant.granularity, "scale", c->quant.scale, "matrices", list, "sqnr_db",
-                  real_or_null(sqnr_db(&t->error)), "matrix_bits_per_weight",
+                  pq_json_real(sqnr_db(&t->error)), "matrix_bits_per_weight",
                   bits_a_weight(t->bytes, t->weights), "bits_per_weight", bits_a_weight(bytes, weights),
                   "weights", (json_int_t)weights, "weight_bytes", (json_int_t)bytes, "fp32_bytes",
                   (json_int_t)(4 * weights), "share_of_fp32", (double)bytes / (4.0 * (double)weights));
