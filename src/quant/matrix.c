@@ -1,6 +1,6 @@
 /* Owns the loops over whole matrices: tiles of fixed size over the threads, so that nothing depends on how
- * many run. A matrix is a flat array here: since a group divides a row or is the whole matrix, weight i has
- * scale i / group. */
+ * many run. A matrix is a flat array here: since a group divides a row or is a number of whole rows, weight i
+ * has scale i / group. */
 #include <math.h>
 
 #include "base/threads.h"
@@ -17,12 +17,13 @@ typedef struct matrix {
     float *out; /* values, or the gradient */
     uint8_t *codes;
     pq_gradient kind;
-    const pq_scale_options *options; /* of a fit */
-    float *fitted;                   /* NaN where it failed */
+    size_t columns; /* of a fit, as what follows */
+    const pq_scale_options *options;
+    float *fitted; /* NaN where it failed */
 } matrix;
 
 size_t pq_scale_count(size_t rows, size_t columns, size_t group) {
-    if (group >= rows * columns) return 1;
+    if (group > columns) return rows * columns / group;
     return rows * ((columns + group - 1) / group);
 }
 
@@ -101,13 +102,19 @@ static size_t tile_groups(const matrix *m) {
     return m->group < TILE ? TILE / m->group : 1;
 }
 
+/* Importance is one a column: a group inside a row has its part of it, a larger one repeats it. */
+static pq_status fit_group(const matrix *m, size_t i, pq_error *err) {
+    pq_scale_options options = *m->options;
+    if (options.importance && m->group < m->columns) options.importance += i * m->group % m->columns;
+    options.period = m->columns;
+    return pq_scale_fit(m->codebook, &options, m->w + i * m->group, m->group, &m->fitted[i], err);
+}
+
 static void fit_tile(void *context, size_t index) {
     const matrix *m = context;
     size_t groups = m->count / m->group, first = index * tile_groups(m), end = first + tile_groups(m);
     for (size_t i = first; i < end && i < groups; i++)
-        if (pq_scale_fit(m->codebook, m->options, m->w + i * m->group, m->group, &m->fitted[i], NULL) !=
-            PQ_OK)
-            m->fitted[i] = NAN;
+        if (fit_group(m, i, NULL) != PQ_OK) m->fitted[i] = NAN;
 }
 
 pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
@@ -116,6 +123,7 @@ pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *opt
                 .w = w,
                 .count = rows * columns,
                 .group = group,
+                .columns = columns,
                 .options = options,
                 .fitted = scales};
     if (m.count == 0) return PQ_OK;
@@ -124,7 +132,7 @@ pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *opt
     pq_parallel_for((groups + tile_groups(&m) - 1) / tile_groups(&m), fit_tile, &m);
     for (size_t i = 0; i < groups; i++) {
         if (!isnan(scales[i])) continue;
-        pq_status status = pq_scale_fit(codebook, options, w + i * group, group, &scales[i], err);
+        pq_status status = fit_group(&m, i, err);
         return pq_prefix(err, status, "row %zu", i * group / columns);
     }
     return PQ_OK;

@@ -76,11 +76,17 @@ bool pq_gradient_parse(const char *name, pq_gradient *out);
 const char *pq_rounding_name(pq_rounding rounding);
 
 /* Fit one scale to n weights. `least` > 0 is the smallest scale (an all-zero group gets it). Non-finite
- * weights are PQ_ERR_USAGE. The result lies on the grid. */
+ * weights are PQ_ERR_USAGE. The result lies on the grid.
+ *
+ * With an importance the squared error of weight i counts importance[i % period] times (period 0: n); where
+ * all that a group has are 0 they count alike. pq_matrix_fit: importance[columns], period is not read. Only
+ * mse looks at it. PQ_ERR_USAGE where one is negative or not finite. */
 typedef struct pq_scale_options {
     pq_scale_method method;
     pq_scale_grid grid;
     float least;
+    const float *importance; /* NULL: all 1 */
+    size_t period;
 } pq_scale_options;
 pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w, size_t n,
                        float *scale, pq_error *err);

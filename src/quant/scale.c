@@ -61,6 +61,8 @@ typedef struct fit {
     const pq_scale_options *options;
     const float *w;
     size_t n, tiles;
+    const float *importance; /* NULL: all 1 */
+    size_t period;
     struct sums {
         double s[3];
         uint32_t largest;
@@ -73,10 +75,36 @@ static size_t tile_length(const fit *f, size_t tile) {
     return f->n - tile * TILE < TILE ? f->n - tile * TILE : TILE;
 }
 
+/* The importance of weights i and after, and for how many (at most n) it lies in a row. */
+static const float *importance_at(const fit *f, size_t i, size_t *n) {
+    size_t at = i % f->period;
+    if (*n > f->period - at) *n = f->period - at;
+    return f->importance + at;
+}
+
+static void weighted_tile(fit *f, size_t tile) {
+    enum { CHUNK = 1024 };
+    float values[CHUNK];
+    struct sums *total = &f->partial[tile];
+    *total = (struct sums){0};
+    size_t end = tile * TILE + tile_length(f, tile);
+    for (size_t i = tile * TILE, n; i < end; i += n) {
+        n = end - i < CHUNK ? end - i : CHUNK;
+        const float *m = importance_at(f, i, &n);
+        double s[3];
+        pq_fake_quantize(f->codebook, f->w + i, f->scale, values, n);
+        pq_kernels_get()->weighted_error(f->w + i, values, m, 1 / f->scale, s, n);
+        for (int k = 0; k < 3; k++) total->s[k] += s[k];
+    }
+}
+
 static void error_tile(void *context, size_t tile) {
     fit *f = context;
-    f->codebook->type->error_sums(f->codebook, f->w + tile * TILE, f->scale, f->partial[tile].s,
-                                  tile_length(f, tile));
+    if (f->importance)
+        weighted_tile(f, tile);
+    else
+        f->codebook->type->error_sums(f->codebook, f->w + tile * TILE, f->scale, f->partial[tile].s,
+                                      tile_length(f, tile));
 }
 
 static void magnitude_tile(void *context, size_t tile) {
@@ -155,6 +183,27 @@ static float least_error_scale(fit *f, double absmax, double mean) {
     return best[0].error < INFINITY ? best[0].scale : place(f, absmax / largest);
 }
 
+/* The mean magnitude as the importance has it. Where all that counts is 0, importance is forgotten. */
+static pq_status weighted_mean(fit *f, double *mean, pq_error *err) {
+    double sum = 0, total = 0;
+    for (size_t i = 0, n; i < f->n; i += n) {
+        n = f->n - i;
+        const float *m = importance_at(f, i, &n);
+        for (size_t k = 0; k < n; k++) {
+            if (!(m[k] >= 0 && m[k] <= FLT_MAX))
+                return PQ_FAIL(err, PQ_ERR_USAGE, "importance %zu is %g, expected 0 or more, and finite", k,
+                               (double)m[k]);
+            sum += (double)m[k] * (double)fabsf(f->w[i + k]);
+            total += (double)m[k];
+        }
+    }
+    if (sum > 0)
+        *mean = sum / total;
+    else
+        f->importance = NULL;
+    return PQ_OK;
+}
+
 static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
     uint32_t largest = 0;
     double sum = 0;
@@ -170,10 +219,12 @@ static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
                        (double)f->w[i]);
     }
     float absmax = float_of(largest);
+    double mean = sum / (double)f->n;
+    if (f->importance) PQ_TRY(weighted_mean(f, &mean, err));
     if (absmax == 0)
         *scale = f->least;
     else if (f->options->method == PQ_SCALE_MSE)
-        *scale = least_error_scale(f, (double)absmax, sum / (double)f->n);
+        *scale = least_error_scale(f, (double)absmax, mean);
     else
         *scale = place(f, (double)f->codebook->type->absmax_scale(f->codebook, absmax));
     return PQ_OK;
@@ -184,6 +235,8 @@ pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *opti
     fit f = {.codebook = codebook, .options = options, .w = w, .n = n, .tiles = (n + TILE - 1) / TILE};
     pq_scale_grid grid = options->grid;
     f.partial = &f.one;
+    if (options->method == PQ_SCALE_MSE) f.importance = options->importance;
+    f.period = options->period ? options->period : n;
     /* The largest level must stay finite, and the least scale must not fall below what was asked for. */
     double largest = pq_codebook_largest(codebook), most = (double)FLT_MAX / largest;
     f.greatest = pq_scale_to_grid((float)most, grid);

@@ -20,7 +20,7 @@ static void must(bool good, const char *message) {
 static void quantize(pq_model *model, size_t index, const coding *how) {
     const pq_param *p = &model->params.list[index];
     pq_codebook codebook;
-    pq_scale_options options = {PQ_SCALE_ABSMAX, how->grid, 0x1p-20f};
+    pq_scale_options options = {.method = PQ_SCALE_ABSMAX, .grid = how->grid, .least = 0x1p-20f};
     pq_error err = {0};
     must(pq_codebook_init(&codebook, how->quantizer, how->levels, how->range, how->rounding, &err) == PQ_OK &&
              pq_model_quantize_param(model, index, &codebook, how->granularity, &err) == PQ_OK &&

@@ -43,7 +43,8 @@ START_TEST(fixture) {
         ck_assert_uint_eq(read_floats(fields[5], expected), n);
         ck_assert_uint_gt(n, 0);
         ck_assert_int_eq(pq_codebook_init(&b, "pot-released", 0, range, PQ_ROUND_NEAREST, &err), PQ_OK);
-        pq_scale_options options = {PQ_SCALE_ABSMAX, PQ_GRID_FP32, strtof(fields[2], NULL)};
+        pq_scale_options options = {
+            .method = PQ_SCALE_ABSMAX, .grid = PQ_GRID_FP32, .least = strtof(fields[2], NULL)};
         ck_assert_int_eq(pq_scale_fit(&b, &options, w, n, &fitted, &err), PQ_OK);
         ck_assert_mem_eq(&fitted, &s, sizeof s);
         pq_fake_quantize(&b, w, s, got, n);

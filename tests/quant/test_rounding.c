@@ -78,7 +78,11 @@ START_TEST(sums) {
         }
         fast->integer_error(x, -8, 7, 0.37f, a, n), ref->integer_error(x, -8, 7, 0.37f, b, n);
         close_sums(a, b, 3);
-        free(x);
+        float *value = numbers(n, false), *m = malloc((n + 1) * sizeof *m);
+        for (size_t i = 0; i < n; i++) m[i] = (float)(i % 7), value[i] = x[i] + 0.1f * value[i];
+        fast->weighted_error(x, value, m, 2.7f, a, n), ref->weighted_error(x, value, m, 2.7f, b, n);
+        close_sums(a, b, 3);
+        free(x), free(value), free(m);
     }
 }
 END_TEST

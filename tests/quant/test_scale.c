@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/random.h"
 #include "base/threads.h"
@@ -130,6 +131,79 @@ START_TEST(jumping_roundings) {
 }
 END_TEST
 
+static double weighted_error(const pq_codebook *b, const float *w, const float *m, size_t n, size_t period,
+                             float scale) {
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)m[i % period] * squared_error(b, w + i, 1, scale);
+    return sum;
+}
+
+/* With an importance: against the search again, for groups in a row, rows, and several rows. */
+START_TEST(importance) {
+    enum { R = 6, C = 96, N = R * C };
+    static const struct {
+        const char *quantizer;
+        int64_t levels;
+    } books[] = {{"pot", 7}, {"pot", 15}, {"pot-zero-free", 8}, {"uniform", 7}};
+    static const size_t groups[] = {32, C, 2 * C, N};
+    float w[N], m[C], scales[N / 32], alike[N / 32];
+    for (size_t i = 0; i < C; i++) m[i] = i % 5 == 0 ? 0 : expf((float)(i * 37 % 19) - 9);
+    fill(w, N, LAPLACE, 8);
+    for (size_t k = 0; k < sizeof books / sizeof *books; k++)
+        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+            pq_codebook b;
+            size_t group = groups[g], period = group < C ? group : C;
+            pq_scale_options options = {.method = PQ_SCALE_MSE, .grid = PQ_GRID_BF16, .importance = m};
+            ck_assert_int_eq(
+                pq_codebook_init(&b, books[k].quantizer, books[k].levels, NULL, PQ_ROUND_NEAREST, NULL),
+                PQ_OK);
+            ck_assert_uint_eq(pq_scale_count(R, C, group), N / group);
+            ck_assert_int_eq(pq_matrix_fit(&b, &options, w, R, C, group, scales, NULL), PQ_OK);
+            options.importance = NULL;
+            ck_assert_int_eq(pq_matrix_fit(&b, &options, w, R, C, group, alike, NULL), PQ_OK);
+            for (size_t i = 0; i < N / group; i++) {
+                const float *row = w + i * group, *own = m + i * group % C;
+                double absmax = 0, best = INFINITY;
+                for (size_t j = 0; j < group; j++) absmax = fmax(absmax, fabs((double)row[j]));
+                for (int point = 1; point <= 1000; point++)
+                    best =
+                        fmin(best, weighted_error(&b, row, own, group, period,
+                                                  pq_scale_to_grid((float)(absmax / b.range[1] * point / 500),
+                                                                   PQ_GRID_BF16)));
+                double error = weighted_error(&b, row, own, group, period, scales[i]);
+                ck_assert_msg(error <= 1.002 * best, "%s %lld, group of %zu: %g, the search has %g",
+                              books[k].quantizer, (long long)books[k].levels, group, error, best);
+                ck_assert(error <= weighted_error(&b, row, own, group, period, alike[i]) * 1.00001);
+            }
+        }
+}
+END_TEST
+
+/* Alike, or nothing but zeros: as without. What is no importance is refused. */
+START_TEST(importance_edges) {
+    enum { N = 256 };
+    float w[N], m[N], plain, scale;
+    pq_codebook b;
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 15, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    fill(w, N, GAUSS, 3);
+    plain = fit(&b, PQ_SCALE_MSE, PQ_GRID_BF16, w, N);
+    pq_scale_options options = {.method = PQ_SCALE_MSE, .grid = PQ_GRID_BF16, .importance = m};
+    static const float same[] = {0, 1, 3e10f, 2e-10f};
+    for (size_t k = 0; k < 4; k++) {
+        for (size_t i = 0; i < N; i++) m[i] = same[k];
+        ck_assert_int_eq(pq_scale_fit(&b, &options, w, N, &scale, NULL), PQ_OK);
+        ck_assert_float_eq(scale, plain);
+    }
+    static const float refused[] = {-1, NAN, INFINITY};
+    for (size_t k = 0; k < 3; k++) {
+        pq_error err = {0};
+        m[7] = refused[k];
+        ck_assert_int_eq(pq_scale_fit(&b, &options, w, N, &scale, &err), PQ_ERR_USAGE);
+        ck_assert_ptr_nonnull(strstr(err.message, "importance 7"));
+    }
+}
+END_TEST
+
 /* The known errors of Gaussian weights at the best scale (sampling error of 200,000 weights: below 1 %). */
 START_TEST(gaussian) {
     enum { N = 200000 };
@@ -195,6 +269,8 @@ int main(void) {
     tcase_set_timeout(all, 0);
     tcase_add_loop_test(all, thousand_points, 0, sizeof searched / sizeof *searched);
     tcase_add_loop_test(all, jumping_roundings, 0, 3);
+    tcase_add_test(all, importance);
+    tcase_add_test(all, importance_edges);
     tcase_add_test(all, gaussian);
     tcase_add_test(all, absmax);
     suite_add_tcase(suite, all);

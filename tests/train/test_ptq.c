@@ -49,7 +49,7 @@ START_TEST(patterns) {
         if (!q->quantized) continue;
         ck_assert_uint_eq(q->scale_count, p->rows);
         for (size_t r = 0; r < p->rows; r++) {
-            const pq_scale_options options = {PQ_SCALE_MSE, PQ_GRID_BF16, 0};
+            const pq_scale_options options = {.method = PQ_SCALE_MSE, .grid = PQ_GRID_BF16};
             float scale;
             ck_assert_int_eq(pq_scale_fit(&q->codebook, &options, model->weights + p->offset + r * p->columns,
                                           p->columns, &scale, NULL),

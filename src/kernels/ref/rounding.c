@@ -67,6 +67,18 @@ void pq_integer_error_ref(const float *x, float low, float high, float scale, do
     sums[0] = dd, sums[1] = dq, sums[2] = qq;
 }
 
+void pq_weighted_error_ref(const float *x, const float *value, const float *m, float inverse, double *sums,
+                           size_t n) {
+    double dd = 0, dq = 0, qq = 0;
+    for (size_t i = 0; i < n; i++) {
+        double q = (double)(value[i] * inverse), d = (double)((x[i] - value[i]) * inverse);
+        dd += (double)m[i] * d * d;
+        dq += (double)m[i] * d * q;
+        qq += (double)m[i] * q * q;
+    }
+    sums[0] = dd, sums[1] = dq, sums[2] = qq;
+}
+
 void pq_magnitudes_ref(const float *x, uint32_t *largest, double *sum, size_t n) {
     uint32_t most = 0;
     double total = 0;

@@ -121,6 +121,24 @@ void PQ_ISA_NAME(integer_error)(const float *x, float low, float high, float sca
     }
 }
 
+void PQ_ISA_NAME(weighted_error)(const float *x, const float *value, const float *m, float inverse,
+                                 double *sums, size_t n) {
+    vf u = v_set(inverse);
+    sums[0] = sums[1] = sums[2] = 0;
+    for (size_t first = 0; first < n; first += CHUNK) {
+        partial p = {v_zero(), v_zero(), v_zero()};
+        size_t end = n - first < CHUNK ? n : first + CHUNK;
+        for (size_t i = first; i < end; i += VL) {
+            vf v = load(value + i, end - i), weight = load(m + i, end - i);
+            vf q = v_mul(v, u), d = v_mul(v_sub(load(x + i, end - i), v), u), md = v_mul(weight, d);
+            p.dd = v_fma(md, d, p.dd);
+            p.dq = v_fma(md, q, p.dq);
+            p.qq = v_fma(v_mul(weight, q), q, p.qq);
+        }
+        partial_flush(&p, sums);
+    }
+}
+
 void PQ_ISA_NAME(magnitudes)(const float *x, uint32_t *largest, double *sum, size_t n) {
     vi most = v_iset(0);
     *sum = 0;
