@@ -36,30 +36,14 @@ static bool same_quantizer(const pq_param_quant *a, const pq_param_quant *b) {
            a->codebook.range[1] == b->codebook.range[1];
 }
 
-static pq_status quantize(const pq_config *config, const pq_codebook *codebook, const pq_scale_options *scale,
-                          const pq_model *parent, pq_model *model, size_t i, pq_error *err) {
-    const pq_param *p = &model->params.list[i];
-    pq_param_quant *q = &model->quant[i];
-    PQ_TRY(pq_model_quantize_param(model, i, codebook, config->quant.granularity, err));
-    if (parent && same_quantizer(&parent->quant[i], q)) {
-        memcpy(q->scales, parent->quant[i].scales, q->scale_count * sizeof *q->scales);
-        return PQ_OK;
-    }
-    pq_status status = pq_matrix_fit(codebook, scale, model->weights + p->offset, p->rows, p->columns,
-                                     q->group, q->scales, err);
-    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", p->name);
-}
-
-pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err) {
+pq_status pq_ptq_select(const pq_config *config, pq_model *model, pq_error *err) {
     pq_codebook codebook = {0};
-    pq_scale_options scale;
     bool none = strcmp(config->quant.quantizer, "none") == 0, any = none;
     if (!none) PQ_TRY(make_codebook(config, &codebook, err));
-    PQ_TRY(pq_ptq_scale_options(config, &scale, err));
     for (size_t i = 0; i < model->params.count; i++) {
         if (!none && matches(config, &model->params.list[i])) {
             any = true;
-            PQ_TRY(quantize(config, &codebook, &scale, parent, model, i, err));
+            PQ_TRY(pq_model_quantize_param(model, i, &codebook, config->quant.granularity, err));
         } else {
             free(model->quant[i].scales);
             model->quant[i] = (pq_param_quant){.quantized = false};
@@ -69,6 +53,28 @@ pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *
     return PQ_FAIL(err, PQ_ERR_USAGE,
                    "quant.params: no matrix matches (the first pattern is \"%s\"; \"*.weight\" takes all)",
                    config->quant.params.count ? config->quant.params.items[0] : "");
+}
+
+pq_status pq_ptq_fit(const pq_scale_options *scale, pq_model *model, size_t i, pq_error *err) {
+    const pq_param *p = &model->params.list[i];
+    pq_param_quant *q = &model->quant[i];
+    pq_status status = pq_matrix_fit(&q->codebook, scale, model->weights + p->offset, p->rows, p->columns,
+                                     q->group, q->scales, err);
+    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", p->name);
+}
+
+pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err) {
+    pq_scale_options scale;
+    PQ_TRY(pq_ptq_scale_options(config, &scale, err));
+    PQ_TRY(pq_ptq_select(config, model, err));
+    for (size_t i = 0; i < model->params.count; i++) {
+        pq_param_quant *q = &model->quant[i];
+        if (parent && same_quantizer(&parent->quant[i], q))
+            memcpy(q->scales, parent->quant[i].scales, q->scale_count * sizeof *q->scales);
+        else if (q->quantized)
+            PQ_TRY(pq_ptq_fit(&scale, model, i, err));
+    }
+    return PQ_OK;
 }
 
 pq_matrix_error pq_ptq_measure(const pq_model *model, size_t index, const float *hard) {

@@ -10,6 +10,13 @@
 /* quant.scale, quant.scale_grid and quant.scale_eps. */
 pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, pq_error *err);
 
+/* Mark every matrix that matches quant.params as quantized, with its codebook and scales of 0; all others
+ * become fp32, and with quantizer none those are all. PQ_ERR_USAGE where nothing matches, or a codebook or a
+ * group cannot be. */
+pq_status pq_ptq_select(const pq_config *config, pq_model *model, pq_error *err);
+/* Fit the scales of matrix `index`, which is marked, to its weights. */
+pq_status pq_ptq_fit(const pq_scale_options *scale, pq_model *model, size_t index, pq_error *err);
+
 /* Quantize every matrix that matches quant.params: its scales are fitted to its weights, or kept from
  * `parent` (NULL: none; same shape) where that has it quantized the same way. All others become fp32; with
  * quantizer none those are all. Latent weights stay as they are. PQ_ERR_USAGE where nothing matches, a
