@@ -70,6 +70,7 @@ static pq_status pot_resolve(pq_codebook *codebook, int64_t levels, const double
     codebook->exponents = (codebook->levels - 1) / 2;
     codebook->range[1] = ldexp(1, codebook->exponents - 1);
     codebook->range[0] = -codebook->range[1];
+    for (int side = 0; side < 2; side++) codebook->clip[side] = 1.5 * codebook->range[side];
     int sign = 1 << (codebook->bits - 1);
     codebook->value[0] = 0;
     for (int m = 1; m <= codebook->exponents; m++) {
@@ -92,8 +93,7 @@ const pq_quantizer pq_quantizer_pot = {.name = "pot",
                                        .encode = pot_encode,
                                        .fake_quantize = fake_quantize,
                                        .error_sums = error_sums,
-                                       .absmax_scale = absmax_scale,
-                                       .clip = 1.5};
+                                       .absmax_scale = absmax_scale};
 
 /* pot-zero-free: +-2^k, k = 0 .. K-1; every code is canonical: sign << (bits-1) | k. Zero, of either sign, is
  * +1. */
@@ -109,6 +109,7 @@ static pq_status zero_free_resolve(pq_codebook *codebook, int64_t levels, const 
     codebook->exponents = codebook->levels / 2;
     codebook->range[1] = ldexp(1, codebook->exponents - 1);
     codebook->range[0] = -codebook->range[1];
+    for (int side = 0; side < 2; side++) codebook->clip[side] = 1.5 * codebook->range[side];
     for (int k = 0; k < codebook->exponents; k++) {
         codebook->value[k] = ldexpf(1, k);
         codebook->value[codebook->exponents | k] = -codebook->value[k];
@@ -129,8 +130,7 @@ const pq_quantizer pq_quantizer_pot_zero_free = {.name = "pot-zero-free",
                                                  .encode = zero_free_encode,
                                                  .fake_quantize = fake_quantize,
                                                  .error_sums = error_sums,
-                                                 .absmax_scale = absmax_scale,
-                                                 .clip = 1.5};
+                                                 .absmax_scale = absmax_scale};
 
 /* pot-released: the rule of the code released with arXiv 2601.02298: first to an integer (half to even), then
  * to a power of two in the log domain, then into [qmin, qmax], whose ends are signed powers of two. Code 0 is
@@ -151,6 +151,7 @@ static pq_status released_resolve(pq_codebook *codebook, int64_t levels, const d
                 "-2^31 to -1 and 1 to 2^31; found [%g, %g]",
                 range[0], range[1]);
         codebook->range[side] = range[side];
+        codebook->clip[side] = copysign((double)INFINITY, range[side]); /* the released code has no mask */
     }
     int negative = exponents[0], positive = exponents[1];
     codebook->levels = negative + positive + 1;
@@ -180,5 +181,4 @@ const pq_quantizer pq_quantizer_pot_released = {.name = "pot-released",
                                                 .encode = released_encode,
                                                 .fake_quantize = fake_quantize,
                                                 .error_sums = error_sums,
-                                                .absmax_scale = released_absmax_scale,
-                                                .clip = INFINITY};
+                                                .absmax_scale = released_absmax_scale};

@@ -10,7 +10,8 @@
 #include "quant/table.h"
 
 static const pq_quantizer *const table[] = {&pq_quantizer_pot, &pq_quantizer_pot_zero_free,
-                                            &pq_quantizer_uniform, &pq_quantizer_pot_released};
+                                            &pq_quantizer_uniform, &pq_quantizer_pot_released,
+                                            &pq_quantizer_apot};
 enum { TABLE_SIZE = sizeof table / sizeof *table };
 
 const pq_quantizer *pq_quantizer_at(size_t index) {
@@ -53,7 +54,7 @@ pq_status pq_codebook_init(pq_codebook *codebook, const char *quantizer, int64_t
     const pq_quantizer *type = pq_quantizer_find(quantizer);
     if (!type)
         return PQ_FAIL(err, PQ_ERR_USAGE,
-                       "quantizer: expected pot, pot-zero-free, uniform or pot-released, found %s",
+                       "quantizer: expected pot, pot-zero-free, uniform, pot-released or apot, found %s",
                        quantizer);
     *codebook = (pq_codebook){.type = type, .rounding = rounding};
     for (size_t i = 0; i < sizeof codebook->value / sizeof *codebook->value; i++) codebook->value[i] = NAN;
@@ -119,16 +120,14 @@ void pq_fake_quantize(const pq_codebook *codebook, const float *w, float scale, 
     codebook->type->fake_quantize(codebook, w, scale, out, n);
 }
 
-/* Where the clip mask ends on one side, rounded once to float; infinite where that is past every float. */
-static float clip_end(const pq_codebook *codebook, double level, float scale) {
-    const pq_quantizer *type = codebook->type;
-    double end = (type->clip * fabs(level) + type->clip_steps) * (double)scale;
-    return (float)copysign(end > FLT_MAX ? (double)INFINITY : end, level);
+float pq_clip_end(const pq_codebook *codebook, double level, float scale) {
+    double end = codebook->clip[level > 0], product = end * (double)scale;
+    return (float)(fabs(product) > (double)FLT_MAX ? copysign((double)INFINITY, end) : product);
 }
 
 void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, float scale, float *gradient,
                   size_t n) {
     if (kind == PQ_GRADIENT_STE) return;
-    pq_kernels_get()->mask_range(w, clip_end(codebook, codebook->range[0], scale),
-                                 clip_end(codebook, codebook->range[1], scale), gradient, n);
+    pq_kernels_get()->mask_range(w, pq_clip_end(codebook, codebook->range[0], scale),
+                                 pq_clip_end(codebook, codebook->range[1], scale), gradient, n);
 }

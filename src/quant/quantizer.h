@@ -27,6 +27,7 @@ struct pq_codebook {
     int bits;        /* bits of a code: the least that hold them */
     int exponents;   /* K: exponents of power-of-two codebooks, 0 otherwise */
     double range[2]; /* least and largest value in units of s */
+    double clip[2];  /* the ends of their cells, where the clip mask starts, in units of s */
     pq_rounding rounding;
     float value[256]; /* code -> value in units of s; NaN for codes that are not canonical */
 };
@@ -42,8 +43,8 @@ typedef enum pq_gradient { PQ_GRADIENT_STE, PQ_GRADIENT_CLIP } pq_gradient;
 struct pq_quantizer {
     const char *name;
     uint32_t wire_id; /* in files; never reused */
-    /* Fill the codebook's levels, bits, exponents, range, value from its parameters; refuse what it cannot
-     * be. */
+    /* Fill the codebook's levels, bits, exponents, range, clip, value from its parameters; refuse what it
+     * cannot be. */
     pq_status (*resolve)(pq_codebook *codebook, int64_t levels, const double *range, pq_error *err);
     uint8_t (*encode)(const pq_codebook *codebook, float weight, float scale);
     /* out[i] = decode(encode(w[i])) for n weights of one scale, by the fast path of the CPU. */
@@ -54,8 +55,6 @@ struct pq_quantizer {
      * q: the squared error is scale^2 sums[0], and these values have the least at scale (1 + sums[1] /
      * sums[2]). */
     void (*error_sums)(const pq_codebook *codebook, const float *w, float scale, double *sums, size_t n);
-    /* The clip mask ends at (clip x the largest level on that side + clip_steps) x s (pot: 1.5, 0). */
-    double clip, clip_steps;
 };
 
 /* NULL where the name or id is not in the table. */
@@ -93,6 +92,9 @@ pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *opti
 float pq_scale_to_grid(float scale,
                        pq_scale_grid grid); /* nearest, half to even, never 0 for positive input */
 
+/* Where the clip mask ends on the side of `level` (range[0] or range[1]), rounded once to float; infinite
+ * where that is past every float. */
+float pq_clip_end(const pq_codebook *codebook, double level, float scale);
 /* gradient[i] *= 0 where the clip mask ends; PQ_GRADIENT_STE leaves it alone. */
 void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, float scale, float *gradient,
                   size_t n);

@@ -5,7 +5,7 @@
 #include "quant/quantizer.h"
 
 extern const pq_quantizer pq_quantizer_pot, pq_quantizer_pot_zero_free, pq_quantizer_uniform,
-    pq_quantizer_pot_released;
+    pq_quantizer_pot_released, pq_quantizer_apot;
 
 /* Largest magnitude of the codebook in units of s. */
 static inline double pq_codebook_largest(const pq_codebook *codebook) {

@@ -21,6 +21,8 @@ static pq_status resolve(pq_codebook *codebook, int64_t levels, const double *ra
                        MOST_LEVELS, low, high);
     codebook->range[0] = low;
     codebook->range[1] = high;
+    codebook->clip[0] = low - 0.5;
+    codebook->clip[1] = high + 0.5;
     codebook->levels = (int)(high - low) + 1;
     codebook->bits = pq_code_bits(codebook->levels);
     for (int code = 0; code < codebook->levels; code++) codebook->value[code] = (float)(low + code);
@@ -53,6 +55,4 @@ const pq_quantizer pq_quantizer_uniform = {.name = "uniform",
                                            .encode = encode,
                                            .fake_quantize = fake_quantize,
                                            .error_sums = error_sums,
-                                           .absmax_scale = absmax_scale,
-                                           .clip = 1.0,
-                                           .clip_steps = 0.5};
+                                           .absmax_scale = absmax_scale};

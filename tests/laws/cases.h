@@ -50,6 +50,11 @@ static const codebook_case cases[] = {
     {"pot-released", 3, 2, {-1, 1}, PQ_ROUND_NEAREST},
     {"pot-released", 63, 6, {-0x1p30, 0x1p30}, PQ_ROUND_NEAREST},
     {"pot-released", 34, 6, {-1, 0x1p31}, PQ_ROUND_NEAREST},
+    {"apot", 5, 3, {0}, PQ_ROUND_NEAREST},
+    {"apot", 7, 3, {0}, PQ_ROUND_NEAREST},
+    {"apot", 15, 4, {0}, PQ_ROUND_NEAREST},
+    {"apot", 31, 5, {0}, PQ_ROUND_NEAREST},
+    {"apot", 63, 6, {0}, PQ_ROUND_NEAREST},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 

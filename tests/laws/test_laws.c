@@ -99,7 +99,7 @@ END_TEST
 /* Law 5: all floats of five octaves, both signs: values rise with the weight, and each step stands where the
  * oracle, asked on both sides of it, has it. */
 START_TEST(law5_exhaustive) {
-    static const int chosen[] = {4, 10, 12, 17, 23};
+    static const int chosen[] = {4, 10, 12, 17, 23, 32};
     pq_codebook b = case_codebook(chosen[_i]);
     for (int negative = 0; negative < 2; negative++) {
         uint32_t sign = negative ? 0x80000000 : 0, first = to_bits(0.3f) | sign, last = to_bits(9.0f) | sign;
@@ -222,6 +222,36 @@ START_TEST(law3_powers) {
 }
 END_TEST
 
+/* Law 3 for apot: the magnitudes are all sums of one power (or 0) of each of two sets. */
+START_TEST(law3_sums) {
+    static const struct {
+        int levels, first[8], second[8]; /* 0 and what else there is */
+    } sets[] = {{5, {0, 1, 2}, {0}},
+                {7, {0, 1, 2, 4}, {0}},
+                {15, {0, 1, 4, 8}, {0, 2}},
+                {31, {0, 2, 8, 32}, {0, 1, 4, 16}},
+                {63, {0, 1, 2, 4, 16, 64, 256, 512}, {0, 8, 32, 128}}};
+    pq_codebook b;
+    for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
+        int sums = 0;
+        ck_assert_int_eq(pq_codebook_init(&b, "apot", sets[k].levels, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+        for (int i = 0; i < 8 && (i == 0 || sets[k].first[i]); i++)
+            for (int j = 0; j < 8 && (j == 0 || sets[k].second[j]); j++) {
+                float sum = (float)(sets[k].first[i] + sets[k].second[j]);
+                ck_assert(b.value[b.type->encode(&b, sum, 1)] == sum);
+                ck_assert(b.value[b.type->encode(&b, -sum, 1)] == -sum);
+                sums += sum == 0 ? 1 : 2;
+            }
+        ck_assert_int_eq(sums, b.levels);
+    }
+    static const int refused[] = {3, 4, 6, 9, 16, 17, 64, 127};
+    for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
+        ck_assert_int_eq(pq_codebook_init(&b, "apot", refused[k], NULL, PQ_ROUND_NEAREST, NULL),
+                         PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_codebook_init(&b, "apot", 15, NULL, PQ_ROUND_LOG, NULL), PQ_ERR_USAGE);
+}
+END_TEST
+
 /* Law 4: codes come back from a packed row of any length. (The layout itself is checked in tests/quant.) */
 START_TEST(law4_packing) {
     enum { MOST = 700 };
@@ -288,6 +318,15 @@ START_TEST(law5_fit_edges) {
 }
 END_TEST
 
+/* As far beyond the largest level as the switch point before it is below. */
+static double last_cell_end(const pq_codebook *b) {
+    double before = 0;
+    for (int code = 0; code < 256; code++)
+        if ((double)b->value[code] > before && (double)b->value[code] < b->range[1])
+            before = (double)b->value[code];
+    return b->range[1] + (b->range[1] - before) / 2;
+}
+
 /* Law 7: the gradient is 0 beyond the last cell and untouched inside it. */
 START_TEST(law7_surrogate) {
     enum { N = 333 };
@@ -300,6 +339,7 @@ START_TEST(law7_surrogate) {
         for (int side = 0; side < 2; side++) {
             double end = strcmp(name, "uniform") == 0        ? fabs(b.range[side]) + 0.5
                          : strcmp(name, "pot-released") == 0 ? (double)INFINITY
+                         : strcmp(name, "apot") == 0         ? last_cell_end(&b)
                                                              : 1.5 * fabs(b.range[side]);
             ends[side] = (double)(float)(end * (double)scales[s]);
             if (isinf(ends[side])) continue;
@@ -373,7 +413,7 @@ START_TEST(table) {
     static const struct {
         const char *name;
         uint32_t id;
-    } fixed[] = {{"pot", 1}, {"pot-zero-free", 2}, {"uniform", 3}, {"pot-released", 4}};
+    } fixed[] = {{"pot", 1}, {"pot-zero-free", 2}, {"uniform", 3}, {"pot-released", 4}, {"apot", 5}};
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
         ck_assert_ptr_nonnull(pq_quantizer_find(fixed[i].name));
         ck_assert_ptr_eq(pq_quantizer_find(fixed[i].name), pq_quantizer_find_id(fixed[i].id));
@@ -399,9 +439,10 @@ int main(void) {
     tcase_add_loop_test(laws, law1_fast_path, 0, CASES);
     tcase_add_loop_test(laws, law2_codes, 0, CASES);
     tcase_add_loop_test(laws, law3_powers, 0, CASES);
+    tcase_add_test(laws, law3_sums);
     tcase_add_loop_test(laws, law4_packing, 0, CASES);
     tcase_add_loop_test(laws, law5_switch_points, 0, CASES);
-    tcase_add_loop_test(laws, law5_exhaustive, 0, 5);
+    tcase_add_loop_test(laws, law5_exhaustive, 0, 6);
     tcase_add_loop_test(laws, law5_fit_edges, 0, CASES);
     tcase_add_loop_test(laws, law7_surrogate, 0, CASES);
     tcase_add_loop_test(laws, granularities, 0, CASES);

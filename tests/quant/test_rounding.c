@@ -17,6 +17,7 @@ static const pq_pow2_grid grids[] = {
     {0x400000, 0x3F000000, {64, 64}, false}, {0x400000, 0, {8, 8}, false},
     {0x4AFB0C, 0x3F3504F4, {4, 4}, false},   {0x4AFB0C, 0x3F000000, {4, 8}, true},
     {0x400000, 0x3F000000, {1, 1}, false},   {0x4AFB0C, 0x3F000000, {0x1p31f, 1}, true}};
+static const float nearest[] = {0, 1, 1, 1, 3, 3, 3}; /* of 0, 1 and 3 */
 enum { SIZES = sizeof sizes / sizeof *sizes, GRIDS = sizeof grids / sizeof *grids };
 
 static float *numbers(size_t n, bool any_bits) {
@@ -51,6 +52,8 @@ START_TEST(values) {
             }
             fast->integer_round(x, -8, 7, 0.37f, a, n), ref->integer_round(x, -8, 7, 0.37f, b, n);
             ck_assert_mem_eq(a, b, n * sizeof *a);
+            fast->halves_round(x, nearest, 3, 0.37f, a, n), ref->halves_round(x, nearest, 3, 0.37f, b, n);
+            ck_assert_mem_eq(a, b, n * sizeof *a);
             for (size_t i = 0; i < n; i++) a[i] = b[i] = (float)i + 1;
             fast->mask_range(x, -1.5f, 0.25f, a, n), ref->mask_range(x, -1.5f, 0.25f, b, n);
             ck_assert_mem_eq(a, b, n * sizeof *a);
@@ -77,6 +80,8 @@ START_TEST(sums) {
             close_sums(a, b, 3);
         }
         fast->integer_error(x, -8, 7, 0.37f, a, n), ref->integer_error(x, -8, 7, 0.37f, b, n);
+        close_sums(a, b, 3);
+        fast->halves_error(x, nearest, 3, 0.37f, a, n), ref->halves_error(x, nearest, 3, 0.37f, b, n);
         close_sums(a, b, 3);
         float *value = numbers(n, false), *m = malloc((n + 1) * sizeof *m);
         for (size_t i = 0; i < n; i++) m[i] = (float)(i % 7), value[i] = x[i] + 0.1f * value[i];

@@ -58,11 +58,22 @@ static const struct {
     double range[2];
     size_t least_n;
     double slack; /* of the NMSE: what the bf16 grid leaves where the error is next to nothing */
-} searched[] = {
-    {"pot", 3, {0}, 1, 0},     {"pot", 5, {0}, 1, 0},           {"pot", 7, {0}, 1, 0},
-    {"pot", 9, {0}, 1, 0},     {"pot", 15, {0}, 1, 0},          {"pot", 31, {0}, 1, 0},
-    {"pot", 63, {0}, 1, 0},    {"pot-zero-free", 4, {0}, 1, 0}, {"pot-zero-free", 16, {0}, 1, 0},
-    {"uniform", 3, {0}, 1, 0}, {"uniform", 15, {0}, 64, 1e-5},  {"uniform", 0, {-8, 7}, 64, 1e-5}};
+} searched[] = {{"pot", 3, {0}, 1, 0},
+                {"pot", 5, {0}, 1, 0},
+                {"pot", 7, {0}, 1, 0},
+                {"pot", 9, {0}, 1, 0},
+                {"pot", 15, {0}, 1, 0},
+                {"pot", 31, {0}, 1, 0},
+                {"pot", 63, {0}, 1, 0},
+                {"pot-zero-free", 4, {0}, 1, 0},
+                {"pot-zero-free", 16, {0}, 1, 0},
+                {"apot", 7, {0}, 1, 0},
+                {"apot", 15, {0}, 64, 1e-5},
+                {"apot", 31, {0}, 64, 1e-5},
+                {"apot", 63, {0}, 64, 1e-5},
+                {"uniform", 3, {0}, 1, 0},
+                {"uniform", 15, {0}, 64, 1e-5},
+                {"uniform", 0, {-8, 7}, 64, 1e-5}};
 
 START_TEST(thousand_points) {
     static const size_t sizes[] = {1, 2, 3, 5, 8, 17, 32, 64, 128, 200, 768};

@@ -67,6 +67,33 @@ void pq_integer_error_ref(const float *x, float low, float high, float scale, do
     sums[0] = dd, sums[1] = dq, sums[2] = qq;
 }
 
+/* What magnitude a gets; NaN what the largest does. */
+static float nearest_of(float a, const float *nearest, float largest) {
+    return nearest[(int)(2 * (a < largest ? a : largest))];
+}
+
+void pq_halves_round_ref(const float *x, const float *nearest, float largest, float scale, float *out,
+                         size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        float value = nearest_of(fabsf(x[i]) / scale, nearest, largest) * scale;
+        out[i] = x[i] < 0 && value != 0 ? -value : value;
+    }
+}
+
+void pq_halves_error_ref(const float *x, const float *nearest, float largest, float scale, double *sums,
+                         size_t n) {
+    double dd = 0, dq = 0, qq = 0;
+    float inverse = 1 / scale;
+    for (size_t i = 0; i < n; i++) {
+        float a = fabsf(x[i]) * inverse, q = nearest_of(a, nearest, largest);
+        double d = (double)a - (double)q;
+        dd += d * d;
+        dq += d * (double)q;
+        qq += (double)q * (double)q;
+    }
+    sums[0] = dd, sums[1] = dq, sums[2] = qq;
+}
+
 void pq_weighted_error_ref(const float *x, const float *value, const float *m, float inverse, double *sums,
                            size_t n) {
     double dd = 0, dq = 0, qq = 0;

@@ -121,6 +121,38 @@ void PQ_ISA_NAME(integer_error)(const float *x, float low, float high, float sca
     }
 }
 
+/* What magnitude a gets; the minimum takes NaN to the largest. */
+ALWAYS_INLINE vf nearest_of(vf a, const float *nearest, vf largest) {
+    vf least = v_min(a, largest);
+    return v_gather(nearest, v_truncate(v_add(least, least)));
+}
+
+void PQ_ISA_NAME(halves_round)(const float *x, const float *nearest, float largest, float scale, float *out,
+                               size_t n) {
+    vf s = v_set(scale), top = v_set(largest);
+    for (size_t i = 0; i < n; i += VL) {
+        vf w = load(x + i, n - i), q = nearest_of(v_div(v_abs(w), s), nearest, top);
+        vm negative = v_less(w, v_zero());
+        vf value = with_sign(v_mul(q, s), negative);
+        store(out + i, n - i, v_add(value, v_zero())); /* no -0 */
+    }
+}
+
+void PQ_ISA_NAME(halves_error)(const float *x, const float *nearest, float largest, float scale, double *sums,
+                               size_t n) {
+    vf inverse = v_set(1 / scale), top = v_set(largest);
+    sums[0] = sums[1] = sums[2] = 0;
+    for (size_t first = 0; first < n; first += CHUNK) {
+        partial p = {v_zero(), v_zero(), v_zero()};
+        size_t end = n - first < CHUNK ? n : first + CHUNK;
+        for (size_t i = first; i < end; i += VL) {
+            vf a = v_mul(v_abs(load(x + i, end - i)), inverse); /* lanes past the end get 0 */
+            partial_add(&p, a, nearest_of(a, nearest, top));
+        }
+        partial_flush(&p, sums);
+    }
+}
+
 void PQ_ISA_NAME(weighted_error)(const float *x, const float *value, const float *m, float inverse,
                                  double *sums, size_t n) {
     vf u = v_set(inverse);

@@ -120,6 +120,12 @@ ALWAYS_INLINE vi v_shift_left(vi a, int n) {
 ALWAYS_INLINE vi v_to_int(vf a) {
     return _mm512_cvtps_epi32(a);
 } /* nearest, half to even */
+ALWAYS_INLINE vi v_truncate(vf a) {
+    return _mm512_cvttps_epi32(a);
+}
+ALWAYS_INLINE vf v_gather(const float *table, vi at) {
+    return _mm512_i32gather_ps(at, table, 4);
+}
 ALWAYS_INLINE vi v_lanes(void) {
     return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
 }
@@ -251,6 +257,12 @@ ALWAYS_INLINE vi v_shift_left(vi a, int n) {
 }
 ALWAYS_INLINE vi v_to_int(vf a) {
     return _mm256_cvtps_epi32(a);
+}
+ALWAYS_INLINE vi v_truncate(vf a) {
+    return _mm256_cvttps_epi32(a);
+}
+ALWAYS_INLINE vf v_gather(const float *table, vi at) {
+    return _mm256_i32gather_ps(table, at, 4);
 }
 ALWAYS_INLINE void v_multiply_wide(vi a, vi b, vi *high, vi *low) {
     vi even = _mm256_mul_epu32(a, b), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), b);
