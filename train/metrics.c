@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "train/tensorboard.h"
 
 typedef struct line_file {
     char *path;
@@ -18,6 +19,7 @@ typedef struct line_file {
 
 struct pq_metrics {
     line_file metrics, timing;
+    pq_tensorboard *board; /* NULL where it was not asked for */
 };
 
 /* One line of a .jsonl file. */
@@ -172,8 +174,20 @@ static pq_status write_line(const line_file *file, json_t *object, pq_error *err
     return status;
 }
 
+pq_status pq_metrics_add_tensorboard(pq_metrics *metrics, const char *dir, pq_error *err) {
+    json_t *lines;
+    PQ_TRY(pq_metrics_read(metrics->metrics.path, &lines, err));
+    pq_status status = pq_tensorboard_open(dir, lines, &metrics->board, err);
+    json_decref(lines);
+    return status;
+}
+
 pq_status pq_metrics_write(pq_metrics *metrics, json_t *object, pq_error *err) {
-    return write_line(&metrics->metrics, object, err);
+    json_incref(object);
+    pq_status status = write_line(&metrics->metrics, object, err);
+    if (status == PQ_OK && metrics->board) status = pq_tensorboard_write(metrics->board, object, err);
+    json_decref(object);
+    return status;
 }
 
 pq_status pq_metrics_write_timing(pq_metrics *metrics, json_t *object, pq_error *err) {
@@ -187,6 +201,7 @@ static pq_status sync_file(const line_file *file, pq_error *err) {
 
 pq_status pq_metrics_sync(pq_metrics *metrics, pq_error *err) {
     PQ_TRY(sync_file(&metrics->metrics, err));
+    if (metrics->board) PQ_TRY(pq_tensorboard_sync(metrics->board, err));
     return sync_file(&metrics->timing, err);
 }
 
@@ -194,6 +209,8 @@ pq_status pq_metrics_close(pq_metrics *metrics, pq_error *err) {
     if (!metrics) return PQ_OK;
     pq_status first = close_file(&metrics->metrics, err);
     pq_status second = close_file(&metrics->timing, first == PQ_OK ? err : NULL);
+    if (first == PQ_OK) first = second;
+    second = pq_tensorboard_close(metrics->board, first == PQ_OK ? err : NULL);
     free(metrics);
     return first != PQ_OK ? first : second;
 }

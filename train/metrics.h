@@ -21,6 +21,9 @@ static inline json_t *pq_json_real(double value) {
  * that iteration, and a torn last line, are first cut off (atomically: rewritten beside and renamed), so that
  * a resumed run writes the same bytes as an undisturbed one; -1 starts new files. */
 pq_status pq_metrics_open(const char *dir, int64_t resume_iter, pq_metrics **out, pq_error *err);
+/* From now on write every line of metrics.jsonl to DIR's TensorBoard file too; the lines that stand already
+ * come first. */
+pq_status pq_metrics_add_tensorboard(pq_metrics *metrics, const char *dir, pq_error *err);
 /* Append one object as one line (keys in the order given, reals with 9 significant digits); takes the
  * reference. Every line holds "iter". */
 pq_status pq_metrics_write(pq_metrics *metrics, json_t *object, pq_error *err);

@@ -342,7 +342,8 @@ static pq_status train_job(loop *l, bool resumed, pq_train_result *result, pq_er
     l->progress =
         pq_progress_create(l->job->counters.iter, l->job->config->train.max_iters, l->options->quiet);
     say_start(l, resumed);
-    status = run_loop(l, resumed, err);
+    status = l->job->config->log.tensorboard ? pq_metrics_add_tensorboard(l->metrics, l->dir, err) : PQ_OK;
+    if (status == PQ_OK) status = run_loop(l, resumed, err);
     closed = pq_metrics_close(l->metrics, status == PQ_OK ? err : NULL);
     if (status == PQ_OK) status = closed;
     if (status == PQ_OK || status == PQ_STOPPED || status == PQ_DIVERGED) {

@@ -17,8 +17,10 @@
 #include "base/memory.h"
 
 /* config.yaml last: while it stands the folder is known as a run, so a removal that was cut short goes on. */
-static const char *const run_files[] = {"best.h5",     "run.json",         "metrics.jsonl",    "timing.jsonl",
-                                        "report.html", "windows-best.csv", "windows-last.csv", "config.yaml"};
+static const char *const run_files[] = {
+    "best.h5",     "run.json",         "metrics.jsonl",    "timing.jsonl",
+    "report.html", "windows-best.csv", "windows-last.csv", "events.out.tfevents.potqat",
+    "config.yaml"};
 enum { RUN_FILES = sizeof run_files / sizeof *run_files };
 
 /* ---- names ---- */

@@ -10,9 +10,9 @@
 #include "base/error.h"
 
 /* Make a run's folder (parents too). An existing one is refused unless overwrite, which removes the files a
- * run makes (and only those: config.yaml, run.json, metrics.jsonl, timing.jsonl, windows-*.csv, ckpt-*.h5,
- * best.h5, report.html and left-over temporary files); a folder that is not a run (other files, no
- * config.yaml) is never touched. */
+ * run makes (and only those: config.yaml, run.json, metrics.jsonl, timing.jsonl, windows-*.csv,
+ * events.out.tfevents.potqat, ckpt-*.h5, best.h5, report.html and left-over temporary files); a folder that
+ * is not a run (other files, no config.yaml) is never touched. */
 pq_status pq_run_create(const char *dir, bool overwrite, pq_error *err);
 /* Take the run's lock (flock on the folder's file "lock"), so that two processes never train in one folder;
  * the descriptor keeps it until closed or the process ends. */
