@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/gemm.h"
+#include "train/ptq.h"
 #include "train/session.h"
 
 static const pq_bench_shape shapes[] = {
@@ -38,19 +39,8 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Every matrix at `levels` power-of-two levels, absmax scales a row, as the PyTorch peer has them. */
-static pq_status quantize_all(pq_model *model, long long levels, const pq_scale_options *scale,
-                              pq_error *err) {
-    pq_codebook codebook;
-    PQ_TRY(pq_codebook_init(&codebook, "pot", levels, NULL, PQ_ROUND_NEAREST, err));
-    for (size_t i = 0; i < model->params.count; i++)
-        if (model->params.list[i].quantizable)
-            PQ_TRY(pq_model_quantize_param(model, i, &codebook, "row", err));
-    return pq_session_fit_scales(model, scale, err);
-}
-
 static void draw_tokens(pq_session *session, int64_t iter, int64_t below) {
-    for (size_t i = 0; i < session->graph->tokens; i++) {
+    for (size_t i = 0; i < session->graph->tokens * session->options.accumulate; i++) {
         uint32_t r[4];
         pq_random4(0, PQ_STREAM_BATCH, (uint64_t)iter, i, r);
         session->tokens[i] = (uint16_t)pq_random_below(r[0], r[1], (uint64_t)below);
@@ -65,7 +55,7 @@ static pq_status time_iterations(pq_session *session, const pq_bench *b, double 
     for (int64_t i = 0; i < b->iters + WARM_UP; i++) {
         draw_tokens(session, i, b->shape->tokens);
         double start = pq_seconds();
-        pq_session_iterate(session, i, 1e-3);
+        pq_session_iterate(session, i, b->config->train.lr);
         if (i >= WARM_UP) seconds[i - WARM_UP] = pq_seconds() - start;
     }
     qsort(seconds, (size_t)b->iters, sizeof *seconds, ascending);
@@ -92,18 +82,22 @@ static void print_profile(const pq_session *session, FILE *out) {
 }
 
 static pq_status run_session(const pq_bench *b, pq_model *model, double *seconds, pq_error *err) {
+    const pq_config *c = b->config;
     pq_session_options options = {.batch = (size_t)b->batch,
-                                  .accumulate = 1,
+                                  .accumulate = (size_t)c->train.accumulate,
                                   .context = (size_t)b->context,
-                                  .recompute = b->recompute,
-                                  .method = pq_method_find("ste"),
-                                  .grad_clip = 1,
-                                  .refit = b->levels > 0,
-                                  .scale = {.method = PQ_SCALE_ABSMAX, .grid = PQ_GRID_BF16}};
-    pq_adamw adamw = {.beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .weight_decay = 0.1};
+                                  .dropout = c->train.dropout,
+                                  .recompute = c->train.recompute,
+                                  .grad_clip = c->train.grad_clip,
+                                  .config = c};
+    pq_adamw adamw = {.beta1 = c->train.beta1,
+                      .beta2 = c->train.beta2,
+                      .epsilon = c->train.adam_eps,
+                      .weight_decay = c->train.weight_decay};
     pq_session *session;
     pq_gpt2_initialise(model, 0);
-    if (b->levels > 0) PQ_TRY(quantize_all(model, b->levels, &options.scale, err));
+    PQ_TRY(pq_ptq_scale_options(c, &options.scale, err));
+    PQ_TRY(pq_ptq_rtn(c, NULL, model, err));
     PQ_TRY(pq_session_create(model, &options, &adamw, true, &session, err));
     pq_status status = time_iterations(session, b, seconds, err);
     if (status == PQ_OK && b->profile) print_profile(session, b->profile);

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "config/config.h"
 #include "model/model.h"
 
 /* A shape by name, with the sizes it is usually timed at: char, baby, 124M. */
@@ -17,10 +18,8 @@ const pq_bench_shape *pq_bench_shape_find(const char *name); /* NULL: no such na
 typedef struct pq_bench {
     const pq_bench_shape *shape;
     int64_t batch, context, iters;
-    int64_t levels; /* 0: plain fp32; else every matrix at so many power-of-two levels, absmax scales a row
-                       fitted each iteration */
-    bool recompute;
-    FILE *profile; /* the time of each op is printed there; NULL: not */
+    const pq_config *config; /* its sections quant, qat and train say what an iteration does */
+    FILE *profile;           /* the time of each op is printed there; NULL: not */
 } pq_bench;
 
 /* *seconds = median time of an iteration, after two that do not count. */

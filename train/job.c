@@ -120,24 +120,22 @@ static pq_status make_model(pq_job *job, const pq_model *parent, pq_error *err) 
     return PQ_OK;
 }
 
-static pq_status make_session(pq_job *job, bool allocate, pq_error *err) {
+/* `iter`: of the first iteration. */
+static pq_status make_session(pq_job *job, int64_t iter, bool allocate, pq_error *err) {
     const pq_config *c = job->config;
     pq_session_options options = {.batch = (size_t)c->train.batch,
                                   .accumulate = (size_t)c->train.accumulate,
                                   .context = (size_t)c->train.context,
                                   .dropout = c->train.dropout,
                                   .recompute = c->train.recompute,
-                                  .method = pq_method_find(c->quant.gradient),
                                   .grad_clip = c->train.grad_clip,
                                   .seed = (uint64_t)c->train.seed,
-                                  .refit = c->quant.refit};
+                                  .config = c,
+                                  .iter = iter};
     pq_adamw adamw = {.beta1 = c->train.beta1,
                       .beta2 = c->train.beta2,
                       .epsilon = c->train.adam_eps,
                       .weight_decay = c->train.weight_decay};
-    if (!options.method)
-        return PQ_FAIL(err, PQ_ERR_USAGE, "quant.gradient: %s is not in the table of methods",
-                       c->quant.gradient);
     PQ_TRY(pq_ptq_scale_options(c, &options.scale, err));
     job->schedule = (pq_schedule){.cosine = strcmp(c->train.schedule, "cosine") == 0,
                                   .lr = c->train.lr,
@@ -172,7 +170,7 @@ static pq_status start(pq_job *job, bool allocate, pq_error *err) {
     }
     PQ_TRY_TO(status, done, open_data(c, parent, &job->dataset, err));
     PQ_TRY_TO(status, done, make_model(job, parent, err));
-    PQ_TRY_TO(status, done, make_session(job, allocate, err));
+    PQ_TRY_TO(status, done, make_session(job, job->counters.iter, allocate, err));
     if (job->counters.iter >= c->train.max_iters) {
         status = PQ_FAIL(err, PQ_ERR_USAGE,
                          "train.max_iters: %lld iterations, but the parent's %lld are kept (init.iter: keep)",
@@ -206,8 +204,9 @@ static pq_status continue_from(pq_job *job, const char *checkpoint, bool allocat
     PQ_TRY_TO(status, done,
               resolve_shape(job->config, job->model, pq_tokenizer_vocab(pq_dataset_tokenizer(job->dataset)),
                             &shape, err));
-    PQ_TRY_TO(status, done, make_session(job, allocate, err));
+    PQ_TRY_TO(status, done, make_session(job, job->model->iter, allocate, err));
     PQ_TRY_TO(status, done, pq_counters_read(state.state, job, err));
+    PQ_TRY_TO(status, done, pq_qat_restore(job->session->qat, &state, err));
     PQ_TRY_TO(status, done, pq_copy_text(job->config->init.from, &job->parent, err)); /* for run.json alone */
     if (allocate) {
         memcpy(job->session->m, state.m, job->model->params.elements * sizeof(float));

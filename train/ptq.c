@@ -14,6 +14,7 @@ static bool matches(const pq_config *config, const pq_param *p) {
 pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, pq_error *err) {
     *out =
         (pq_scale_options){.least = isnan(config->quant.scale_eps) ? 0.0f : (float)config->quant.scale_eps};
+    out->percentile = config->quant.percentile;
     if (!pq_scale_method_parse(config->quant.scale, &out->method) ||
         !pq_scale_grid_parse(config->quant.scale_grid, &out->grid))
         return PQ_FAIL(err, PQ_ERR_USAGE, "quant.scale: %s on the grid %s is not known", config->quant.scale,
@@ -21,12 +22,47 @@ pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, p
     return PQ_OK;
 }
 
-static pq_status make_codebook(const pq_config *config, pq_codebook *out, pq_error *err) {
+/* quant.levels, or what the last override that matches says. */
+static int64_t levels_of(const pq_config *config, const pq_param *p) {
+    const pq_overrides *list = &config->quant.overrides;
+    for (size_t i = list->count; i-- > 0;)
+        if (pq_pattern_match(list->items[i].match, p->name)) return list->items[i].levels;
+    return config->quant.levels;
+}
+
+static pq_status make_codebook(const pq_config *config, int64_t levels, pq_codebook *out, pq_error *err) {
     pq_rounding rounding;
     if (!pq_rounding_parse(config->quant.rounding, &rounding))
         return PQ_FAIL(err, PQ_ERR_USAGE, "quant.rounding: %s is not known", config->quant.rounding);
-    return pq_codebook_init(out, config->quant.quantizer, config->quant.levels,
+    return pq_codebook_init(out, config->quant.quantizer, levels,
                             config->quant.range.count ? config->quant.range.items : NULL, rounding, err);
+}
+
+/* Each override is to match a matrix that is quantized. */
+static pq_status check_overrides(const pq_config *config, const pq_params *params, pq_error *err) {
+    for (size_t i = 0; i < config->quant.overrides.count; i++) {
+        const char *match = config->quant.overrides.items[i].match;
+        bool any = false;
+        for (size_t k = 0; k < params->count && !any; k++)
+            any = matches(config, &params->list[k]) && pq_pattern_match(match, params->list[k].name);
+        if (!any)
+            return PQ_FAIL(err, PQ_ERR_USAGE,
+                           "quant.overrides: \"%s\" matches no matrix that quant.params has quantized", match);
+    }
+    return PQ_OK;
+}
+
+static pq_status quantize_param(const pq_config *config, pq_model *model, size_t i, pq_error *err) {
+    const pq_param *p = &model->params.list[i];
+    const char *granularity = config->quant.granularity;
+    pq_codebook codebook;
+    char third[32];
+    PQ_TRY(make_codebook(config, levels_of(config, p), &codebook, err));
+    if (config->quant.split_qkv && p->id == PQ_PARAM_C_ATTN_WEIGHT && strcmp(granularity, "tensor") == 0) {
+        pq_granularity_name(p, p->count / 3, third, sizeof third);
+        granularity = third;
+    }
+    return pq_model_quantize_param(model, i, &codebook, granularity, err);
 }
 
 static bool same_quantizer(const pq_param_quant *a, const pq_param_quant *b) {
@@ -37,13 +73,12 @@ static bool same_quantizer(const pq_param_quant *a, const pq_param_quant *b) {
 }
 
 pq_status pq_ptq_select(const pq_config *config, pq_model *model, pq_error *err) {
-    pq_codebook codebook = {0};
     bool none = strcmp(config->quant.quantizer, "none") == 0, any = none;
-    if (!none) PQ_TRY(make_codebook(config, &codebook, err));
+    if (!none) PQ_TRY(check_overrides(config, &model->params, err));
     for (size_t i = 0; i < model->params.count; i++) {
         if (!none && matches(config, &model->params.list[i])) {
             any = true;
-            PQ_TRY(pq_model_quantize_param(model, i, &codebook, config->quant.granularity, err));
+            PQ_TRY(quantize_param(config, model, i, err));
         } else {
             free(model->quant[i].scales);
             model->quant[i] = (pq_param_quant){.quantized = false};

@@ -17,6 +17,14 @@ static size_t buffer_bytes(const pq_session *s) {
     return s->model->params.elements * sizeof(float);
 }
 
+static size_t method_bytes(const pq_qat *qat) {
+    size_t bytes = qat->average ? qat->average->params.elements * sizeof(float) : 0;
+    for (size_t i = 0; i < qat->array_count; i++)
+        if (!qat->arrays[i].borrowed)
+            bytes += qat->arrays[i].count * (qat->arrays[i].type == PQ_ARRAY_F32 ? sizeof(float) : 1);
+    return bytes;
+}
+
 static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     size_t bytes = buffer_bytes(s), sequences = s->options.batch * s->options.accumulate;
     size_t tokens = sequences * s->options.context;
@@ -40,14 +48,16 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     PQ_TRY(pq_gpt2_graph(s->model, s->options.batch, s->options.context, s->options.dropout, &s->graph, err));
     PQ_TRY(pq_graph_plan(s->graph, true, s->options.recompute, &plan, err));
     size_t bytes = buffer_bytes(s);
+    PQ_TRY(pq_qat_create(s->model, s->options.config, &s->options.scale, s->options.iter, &s->qat, err));
     s->memory = (pq_session_memory){.weights = bytes,
                                     .quantized = any_quantized(s->model) ? bytes : 0,
                                     .gradients = bytes,
                                     .moments = 2 * bytes,
+                                    .methods = method_bytes(s->qat),
                                     .activations = plan.activations,
                                     .scratch = plan.scratch};
     s->memory.total = s->memory.weights + s->memory.quantized + s->memory.gradients + s->memory.moments +
-                      s->memory.activations + s->memory.scratch;
+                      s->memory.methods + s->memory.activations + s->memory.scratch;
     PQ_TRY(pq_calloc(params->count, sizeof *s->spans, "decay groups", &s->spans, err));
     s->span_count = params->count;
     for (size_t i = 0; i < params->count; i++)
@@ -64,7 +74,6 @@ pq_status pq_session_create(pq_model *model, const pq_session_options *options, 
     s->options = *options;
     s->model = model;
     s->adamw = *adamw;
-    s->stale = true;
     pq_status status = build(s, allocate, err);
     if (status != PQ_OK) {
         pq_session_destroy(s);
@@ -88,19 +97,12 @@ void pq_session_destroy(pq_session *s) {
     free(s->losses);
     free(s->spans);
     pq_graph_destroy(s->graph);
+    pq_qat_destroy(s->qat);
     free(s);
 }
 
-pq_status pq_session_fit_scales(pq_model *model, const pq_scale_options *options, pq_error *err) {
-    for (size_t i = 0; i < model->params.count; i++) {
-        const pq_param *p = &model->params.list[i];
-        pq_param_quant *q = &model->quant[i];
-        if (!q->quantized) continue;
-        pq_status status = pq_matrix_fit(&q->codebook, options, model->weights + p->offset, p->rows,
-                                         p->columns, q->group, q->scales, err);
-        if (status != PQ_OK) return pq_prefix(err, status, "%s", p->name);
-    }
-    return PQ_OK;
+const pq_model *pq_session_evaluated(const pq_session *s) {
+    return s->qat->average ? s->qat->average : s->model;
 }
 
 /* The gradients of one iteration; returns the sum of losses and the number of targets. */
@@ -109,13 +111,6 @@ static double gradients(pq_session *s, int64_t iter, size_t *targets) {
     double sum = 0;
     *targets = 0;
     for (size_t i = 0; i < all; i++) *targets += s->targets[i] >= 0;
-    if (s->memory.quantized && s->stale) {
-        /* Weights that an update left finite always fit; the scales stay as they are otherwise. */
-        if (s->options.refit > 0 && iter % s->options.refit == 0)
-            pq_session_fit_scales(s->model, &s->options.scale, NULL);
-        s->options.method->forward(s->model, s->quantized);
-    }
-    s->stale = false;
     for (size_t micro = 0; micro < s->options.accumulate; micro++) {
         pq_batch batch = {.tokens = s->tokens + micro * tokens,
                           .targets = s->targets + micro * tokens,
@@ -135,14 +130,15 @@ static double gradients(pq_session *s, int64_t iter, size_t *targets) {
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
+    pq_qat_show(s->qat, iter, lr, s->quantized);
     result.loss = gradients(s, iter, &result.targets) / (double)(result.targets ? result.targets : 1);
-    if (s->memory.quantized) s->options.method->backward(s->model, s->gradients);
+    pq_qat_gradient(s->qat, s->gradients);
     result.norm = pq_gradient_norm(s->gradients, s->spans, s->span_count);
     if (!isfinite(result.loss) || !isfinite(result.norm)) return result;
     double clip = s->options.grad_clip;
     pq_adamw_update(&s->adamw, s->model->weights, s->gradients, s->m, s->v, s->spans, s->span_count, lr,
                     clip > 0 && result.norm > clip ? clip / result.norm : 1.0);
-    s->stale = true;
+    pq_qat_updated(s->qat);
     result.updated = true;
     return result;
 }

@@ -11,21 +11,22 @@ typedef struct pq_session_options {
     size_t batch, accumulate, context; /* sequences a micro-batch, micro-batches an iteration, tokens */
     double dropout;
     bool recompute;
-    const pq_method *method;
     double grad_clip; /* 0: off */
-    int64_t refit;    /* fit the scales again every so many iterations; 0: never */
-    pq_scale_options scale;
     uint64_t seed;
+    const pq_config *config; /* borrowed: what the training methods read */
+    pq_scale_options scale;
+    int64_t iter; /* of the first iteration */
 } pq_session_options;
 
 /* Bytes that a session takes; known before anything is allocated. */
 typedef struct pq_session_memory {
-    size_t weights, quantized, gradients, moments, activations, scratch, total;
+    size_t weights, quantized, gradients, moments, methods, activations, scratch, total;
 } pq_session_memory;
 
 typedef struct pq_session {
     pq_session_options options;
     pq_model *model; /* borrowed */
+    pq_qat *qat;
     pq_graph *graph;
     pq_adamw adamw; /* step = updates behind the moments */
     float *quantized, *gradients, *m, *v;
@@ -36,7 +37,6 @@ typedef struct pq_session {
     float *losses;
     void *activations, *scratch;
     pq_session_memory memory;
-    bool stale; /* the quantized weights are not those of the latent weights */
 } pq_session;
 
 /* What an iteration did. A loss or norm that is not finite means that nothing was updated. */
@@ -52,8 +52,8 @@ pq_status pq_session_create(pq_model *model, const pq_session_options *options, 
                             bool allocate, pq_session **out, pq_error *err);
 void pq_session_destroy(pq_session *session);
 
-/* Fit every scale of the model to its weights. */
-pq_status pq_session_fit_scales(pq_model *model, const pq_scale_options *options, pq_error *err);
+/* The model that counts: with averaged weights where there is an average (qat.ema). */
+const pq_model *pq_session_evaluated(const pq_session *session);
 
 /* Forward and backward over all micro-batches of iteration `iter` (it draws the dropout masks), then one
  * update at rate `lr`. */

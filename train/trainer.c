@@ -45,13 +45,20 @@ typedef struct loop {
 
 static pq_status save_model(loop *l, const char *path, bool with_state, pq_error *err) {
     pq_training_state state = {0};
-    l->job->model->iter = l->job->counters.iter;
+    const pq_session *session = l->job->session;
+    pq_model model = *pq_session_evaluated(session);
+    model.iter = l->job->counters.iter;
+    model.val_loss = l->job->model->val_loss;
+    model.tokenizer = l->job->model->tokenizer;
+    model.config = l->job->model->config;
     if (with_state) {
-        state.m = l->job->session->m;
-        state.v = l->job->session->v;
+        state = (pq_training_state){.m = session->m,
+                                    .v = session->v,
+                                    .arrays = session->qat->arrays,
+                                    .array_count = session->qat->array_count};
         PQ_TRY(pq_counters_write(l->job, &state.state, err));
     }
-    pq_status status = pq_checkpoint_write(path, true, l->job->model, with_state ? &state : NULL, err);
+    pq_status status = pq_checkpoint_write(path, true, &model, with_state ? &state : NULL, err);
     free(state.state);
     return status;
 }
@@ -82,7 +89,7 @@ static pq_status save_best(loop *l, pq_error *err) {
 
 /* Signal to quantization noise and zeros of each quantized matrix, from the weights and scales alone. */
 static pq_status write_matrices(loop *l, pq_error *err) {
-    const pq_model *model = l->job->model;
+    const pq_model *model = pq_session_evaluated(l->job->session);
     float *hard;
     if (!l->job->config->log.matrices || !l->job->session->memory.quantized) return PQ_OK;
     PQ_TRY(pq_calloc(model->params.elements, sizeof *hard, "matrix statistics", &hard, err));
@@ -129,7 +136,7 @@ static pq_status evaluate(loop *l, pq_error *err) {
     pq_evaluation e;
     pq_counters *c = &l->job->counters;
     pq_progress_pause(l->progress);
-    PQ_TRY(pq_evaluate(l->job->model, l->job->dataset, &l->job->eval, &e, err));
+    PQ_TRY(pq_evaluate(pq_session_evaluated(l->job->session), l->job->dataset, &l->job->eval, &e, err));
     const char *split = pq_split_name(l->job->eval.split),
                *protocol = pq_protocol_name(l->job->eval.protocol);
     l->last_loss = e.loss, l->last_se = e.loss_se, l->evaluated_iter = c->iter;
@@ -199,6 +206,8 @@ static pq_status iterate(loop *l, pq_error *err) {
     pq_counters *c = &l->job->counters;
     const pq_config *config = l->job->config;
     double lr = pq_schedule_rate(&l->job->schedule, c->iter);
+    if (pq_qat_levels_change(config, c->iter)) /* losses so far were those of an easier codebook */
+        c->best_loss = INFINITY, c->best_se = NAN, c->best_iter = -1, c->evaluations_since_best = 0;
     pq_job_draw(l->job, c->iter);
     pq_iteration done = pq_session_iterate(l->job->session, c->iter, lr);
     c->iter++;

@@ -3,6 +3,7 @@
 #define POTQAT_CHECKPOINT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <potqat/model.h>
 
@@ -10,10 +11,24 @@
 extern "C" {
 #endif
 
+/** Type of a state array's items. */
+typedef enum pq_array_type { PQ_ARRAY_F32, PQ_ARRAY_U8 } pq_array_type;
+
+/** A list of numbers that a training method keeps between iterations, opaque here. */
+typedef struct pq_state_array {
+    char name[96];      /**< letters, digits, '.', '_', '-'; unique in a checkpoint */
+    pq_array_type type; /**< float or unsigned char */
+    size_t count;       /**< at least 1 */
+    void *data;
+    bool borrowed; /**< data belongs to someone else: not freed by pq_training_state_deinit */
+} pq_state_array;
+
 /** What stands in a checkpoint besides the model. */
 typedef struct pq_training_state {
-    float *m, *v; /**< AdamW moments, laid out like the weights; NULL = none (PTQ, import) */
-    char *state;  /**< the trainer's own counters as JSON text, opaque here; NULL = none */
+    float *m, *v;           /**< AdamW moments, laid out like the weights; NULL = none (PTQ, import) */
+    char *state;            /**< the trainer's own counters as JSON text, opaque here; NULL = none */
+    pq_state_array *arrays; /**< [array_count], state of the training methods; NULL = none */
+    size_t array_count;
 } pq_training_state;
 
 /** Write model (weights, quantizers, scales, tokenizer, config, iteration, validation loss) and state (may be

@@ -14,9 +14,17 @@ static const struct preset {
     {"gpt2-774m", 36, 20, 1280, 1024, true, "tanh"}, {"gpt2-1558m", 48, 25, 1600, 1024, true, "tanh"},
 };
 
+/* Decay would pull weights away from scales that follow them, and frozen ones nowhere. */
+static void resolve_decay(pq_config *config) {
+    bool still = strcmp(config->quant.scale, "learned") == 0 || config->qat.freeze.count > 0;
+    if (isnan(config->train.weight_decay))
+        config->train.weight_decay = still && strcmp(config->quant.quantizer, "none") != 0 ? 0 : 0.1;
+}
+
 void pq_config_resolve(pq_config *config) {
     struct pq_config_model *model = &config->model;
     const char *name = model->preset;
+    resolve_decay(config);
     if (!name && config->init.from) return; /* the parent's shape, which only the trainer sees */
     if (!name) name = "char";
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
@@ -75,9 +83,8 @@ static pq_status check_range(const pq_config *config, const pq_key **key, pq_err
     return PQ_OK;
 }
 
-static pq_status check_levels(const pq_config *config, const pq_key **key, pq_error *err) {
+static pq_status check_levels(const pq_config *config, int64_t levels, const pq_key **key, pq_error *err) {
     const char *quantizer = config->quant.quantizer;
-    int64_t levels = config->quant.levels;
     if (config->quant.range.count) return PQ_OK;
     if (strcmp(quantizer, "pot") == 0 && (levels % 2 == 0 || levels < 3 || levels > 63))
         return BLAME(quant, levels, "pot has an odd number of levels from 3 to 63, found %lld",
@@ -89,6 +96,22 @@ static pq_status check_levels(const pq_config *config, const pq_key **key, pq_er
     if (strcmp(quantizer, "uniform") == 0 && (levels % 2 == 0 || levels < 3 || levels > 127))
         return BLAME(quant, levels, "uniform has an odd number of levels from 3 to 127, found %lld",
                      (long long)levels);
+    if (strcmp(quantizer, "apot") == 0 && levels != 5 && levels != 7 && levels != 15 && levels != 31 &&
+        levels != 63)
+        return BLAME(quant, levels, "apot has 5, 7, 15, 31 or 63 levels, found %lld", (long long)levels);
+    return PQ_OK;
+}
+
+static pq_status check_overrides(const pq_config *config, const pq_key **key, pq_error *err) {
+    const pq_overrides *list = &config->quant.overrides;
+    if (list->count && config->quant.range.count)
+        return BLAME(quant, overrides, "the codebook is given by quant.range, which has no levels to change");
+    for (size_t i = 0; i < list->count; i++) {
+        pq_status status = check_levels(config, list->items[i].levels, key, err);
+        if (status == PQ_OK) continue;
+        *key = pq_key_find("quant", "overrides");
+        return pq_prefix(err, status, "quant.overrides, \"%s\"", list->items[i].match);
+    }
     return PQ_OK;
 }
 
@@ -98,11 +121,51 @@ static pq_status check_training(const pq_config *config, const pq_key **key, pq_
     return PQ_OK;
 }
 
+/* Stages begin in order; progressive levels are levels that the quantizer can have, the last one quant.levels. */
+static pq_status check_stages(const pq_config *config, const pq_key **key, pq_error *err) {
+    const pq_pairs *progressive = &config->qat.progressive, *freeze = &config->qat.freeze;
+    for (size_t i = 1; i < progressive->count; i++)
+        if (progressive->items[i].iter <= progressive->items[i - 1].iter)
+            return BLAME(qat, progressive, "stage %zu begins at iter %lld, not after the one before it", i + 1,
+                         (long long)progressive->items[i].iter);
+    for (size_t i = 1; i < freeze->count; i++)
+        if (freeze->items[i].iter <= freeze->items[i - 1].iter ||
+            freeze->items[i].value <= freeze->items[i - 1].value)
+            return BLAME(qat, freeze, "stage %zu, [%lld, %g], is not later and larger than the one before it", i + 1,
+                         (long long)freeze->items[i].iter, freeze->items[i].value);
+    if (progressive->count && config->quant.range.count)
+        return BLAME(qat, progressive, "the codebook is given by quant.range, which has no levels to change");
+    for (size_t i = 0; i < progressive->count; i++) {
+        double levels = progressive->items[i].value;
+        if (levels != floor(levels)) return BLAME(qat, progressive, "expected a number of levels, found %g", levels);
+        PQ_TRY(check_levels(config, (int64_t)levels, key, err));
+    }
+    if (progressive->count && progressive->items[progressive->count - 1].value != (double)config->quant.levels)
+        return BLAME(qat, progressive, "the last stage has %g levels, quant.levels says %lld",
+                     progressive->items[progressive->count - 1].value, (long long)config->quant.levels);
+    return PQ_OK;
+}
+
+static pq_status check_methods(const pq_config *config, const pq_key **key, pq_error *err) {
+    bool learned = strcmp(config->quant.scale, "learned") == 0, freeze = config->qat.freeze.count > 0;
+    PQ_TRY(check_stages(config, key, err));
+    if (learned && config->quant.refit != 0)
+        return BLAME(quant, refit, "learned scales are not fitted again: expected never");
+    if (freeze && (learned || config->quant.refit != 0))
+        return BLAME(qat, freeze, "frozen weights need scales that stand still: quant.refit never, quant.scale not "
+                                  "learned");
+    if (freeze && config->qat.progressive.count)
+        return BLAME(qat, freeze, "frozen weights need a codebook that stands still: no qat.progressive");
+    return PQ_OK;
+}
+
 pq_status pq_config_check(const pq_config *config, const pq_key **key, pq_error *err) {
     PQ_TRY(check_shape(config, key, err));
     PQ_TRY(check_split(config, key, err));
     PQ_TRY(check_training(config, key, err));
     if (strcmp(config->quant.quantizer, "none") == 0) return PQ_OK;
     PQ_TRY(check_range(config, key, err));
-    return check_levels(config, key, err);
+    PQ_TRY(check_levels(config, config->quant.levels, key, err));
+    PQ_TRY(check_overrides(config, key, err));
+    return check_methods(config, key, err);
 }

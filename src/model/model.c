@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,8 +37,64 @@ void pq_model_destroy(pq_model *model) {
     free(model);
 }
 
+void pq_model_copy_values(const pq_model *from, pq_model *to) {
+    memcpy(to->weights, from->weights, from->params.elements * sizeof *to->weights);
+    for (size_t i = 0; i < from->params.count; i++) {
+        if (!from->quant[i].quantized) continue;
+        to->quant[i].codebook = from->quant[i].codebook;
+        memcpy(to->quant[i].scales, from->quant[i].scales, from->quant[i].scale_count * sizeof(float));
+    }
+}
+
+pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err) {
+    pq_model *copy;
+    pq_status status;
+    PQ_TRY(pq_model_create(&model->params.shape, out, err));
+    copy = *out;
+    for (size_t i = 0; i < model->params.count; i++) {
+        pq_param_quant *q = &copy->quant[i];
+        *q = model->quant[i];
+        q->scales = NULL;
+        if (q->quantized)
+            PQ_TRY_TO(status, fail, pq_calloc(q->scale_count, sizeof *q->scales, "scales", &q->scales, err));
+    }
+    pq_model_copy_values(model, copy);
+    if (model->tokenizer) PQ_TRY_TO(status, fail, pq_copy_text(model->tokenizer, &copy->tokenizer, err));
+    if (model->config) PQ_TRY_TO(status, fail, pq_copy_text(model->config, &copy->config, err));
+    copy->iter = model->iter;
+    copy->val_loss = model->val_loss;
+    return PQ_OK;
+fail:
+    pq_model_destroy(copy);
+    *out = NULL;
+    return status;
+}
+
 pq_gpt2_shape pq_model_shape(const pq_model *model) {
     return model->params.shape;
+}
+
+void pq_granularity_name(const pq_param *param, size_t group, char *name, size_t bytes) {
+    if (group == param->columns)
+        snprintf(name, bytes, "row");
+    else if (group == param->count)
+        snprintf(name, bytes, "tensor");
+    else if (group > param->columns)
+        snprintf(name, bytes, "rows%zu", group / param->columns);
+    else
+        snprintf(name, bytes, "group%zu", group);
+}
+
+/* rowsN: N rows, more than one and fewer than all, share a scale. Only the name that this would be given. */
+static pq_status rows_group(const pq_param *p, const char *granularity, size_t *group, pq_error *err) {
+    char name[32];
+    unsigned long long rows = strtoull(granularity + 4, NULL, 10);
+    snprintf(name, sizeof name, "rows%llu", rows);
+    if (strcmp(name, granularity) != 0 || rows < 2 || rows >= p->rows || p->rows % rows != 0)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "granularity %.31s does not divide %s, which has %zu rows",
+                       granularity, p->name, p->rows);
+    *group = (size_t)rows * p->columns;
+    return PQ_OK;
 }
 
 static pq_status group_size(const pq_param *p, const char *granularity, size_t *group, pq_error *err) {
@@ -48,6 +105,7 @@ static pq_status group_size(const pq_param *p, const char *granularity, size_t *
     *group = strcmp(granularity, "row") == 0 ? p->columns : strcmp(granularity, "tensor") == 0 ? p->count : 0;
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
         if (strcmp(granularity, groups[i].name) == 0) *group = groups[i].size;
+    if (strncmp(granularity, "rows", 4) == 0) return rows_group(p, granularity, group, err);
     if (*group == 0)
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "quant.granularity: expected tensor, row, group32, group64 or group128, found %s",

@@ -49,8 +49,8 @@ const pq_param *pq_params_at(const pq_params *params, pq_param_id id,
 typedef struct pq_param_quant {
     bool quantized;
     pq_codebook codebook;
-    size_t group;  /* weights that share a scale: columns (row), 32/64/128, or the whole matrix's count
-                      (tensor) */
+    size_t group;  /* weights that share a scale: columns (row), 32/64/128, some rows, or the whole matrix's
+                      count (tensor) */
     float *scales; /* [count / group] rounded up row by row: see pq_scale_count; owned by the model */
     size_t scale_count;
 } pq_param_quant;
@@ -69,13 +69,22 @@ struct pq_model {
 pq_status pq_model_create(const pq_gpt2_shape *shape, pq_model **out, pq_error *err);
 
 /* Mark parameter `index` as quantized: sizes the scales (zeros) for `granularity` ("row", "tensor",
- * "group32", "group64", "group128"). Refuses a group that does not divide a row. */
+ * "group32", "group64", "group128", or "rowsN": N rows share one). Refuses a group that does not divide a row
+ * and rows that do not divide the matrix. */
 pq_status pq_model_quantize_param(pq_model *model, size_t index, const pq_codebook *codebook,
                                   const char *granularity, pq_error *err);
+
+/* The granularity that gives groups of `group` weights. */
+void pq_granularity_name(const pq_param *param, size_t group, char *name, size_t bytes);
 
 /* out[params.elements] = the weights that count: hard-quantized with the stored scales where quantized, the
  * fp32 weights elsewhere. out may not alias model->weights. Runs on pq_parallel_for. */
 void pq_model_effective_weights(const pq_model *model, float *out);
+
+/* A deep copy, texts included. */
+pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err);
+/* Weights, codebooks and scales of `from`, which is quantized with the same groups as `to`. */
+void pq_model_copy_values(const pq_model *from, pq_model *to);
 
 /* Bytes of one parameter, and of all, as stored: packed codes and scales where quantized, 4 bytes a weight
  * elsewhere. */

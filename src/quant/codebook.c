@@ -34,8 +34,9 @@ float pq_codebook_value(const pq_codebook *codebook, uint8_t code) {
 pq_status pq_codebook_fit(const pq_codebook *codebook, const char *method, const char *grid, float least,
                           const float *weights, size_t n, float *scale, pq_error *err) {
     pq_scale_options options = {.least = least};
-    if (!pq_scale_method_parse(method, &options.method))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "method: expected absmax or mse, found %s", method);
+    if (!pq_scale_method_parse(method, &options.method) || options.method == PQ_SCALE_PERCENTILE)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "method: expected absmax, mse, ema-absmax or learned, found %s",
+                       method);
     if (!pq_scale_grid_parse(grid, &options.grid))
         return PQ_FAIL(err, PQ_ERR_USAGE, "grid: expected bf16, fp32 or pot, found %s", grid);
     return pq_scale_fit(codebook, &options, weights, n, scale, err);

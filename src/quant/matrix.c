@@ -19,7 +19,8 @@ typedef struct matrix {
     pq_gradient kind;
     size_t columns; /* of a fit, as what follows */
     const pq_scale_options *options;
-    float *fitted; /* NaN where it failed */
+    float *fitted;  /* NaN where it failed */
+    float *running; /* NULL: not a moving average */
 } matrix;
 
 size_t pq_scale_count(size_t rows, size_t columns, size_t group) {
@@ -104,10 +105,13 @@ static size_t tile_groups(const matrix *m) {
 
 /* Importance is one a column: a group inside a row has its part of it, a larger one repeats it. */
 static pq_status fit_group(const matrix *m, size_t i, pq_error *err) {
+    const float *w = m->w + i * m->group;
     pq_scale_options options = *m->options;
     if (options.importance && m->group < m->columns) options.importance += i * m->group % m->columns;
     options.period = m->columns;
-    return pq_scale_fit(m->codebook, &options, m->w + i * m->group, m->group, &m->fitted[i], err);
+    return m->running
+               ? pq_scale_follow(m->codebook, &options, w, m->group, &m->running[i], &m->fitted[i], err)
+               : pq_scale_fit(m->codebook, &options, w, m->group, &m->fitted[i], err);
 }
 
 static void fit_tile(void *context, size_t index) {
@@ -117,23 +121,34 @@ static void fit_tile(void *context, size_t index) {
         if (fit_group(m, i, NULL) != PQ_OK) m->fitted[i] = NAN;
 }
 
+static pq_status fit_groups(matrix *m, pq_error *err) {
+    if (m->count == 0) return PQ_OK;
+    size_t groups = m->count / m->group;
+    pq_kernels_get();
+    pq_parallel_for((groups + tile_groups(m) - 1) / tile_groups(m), fit_tile, m);
+    for (size_t i = 0; i < groups; i++) {
+        if (!isnan(m->fitted[i])) continue;
+        pq_status status = fit_group(m, i, err);
+        return pq_prefix(err, status, "row %zu", i * m->group / m->columns);
+    }
+    return PQ_OK;
+}
+
 pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
                         size_t rows, size_t columns, size_t group, float *scales, pq_error *err) {
+    return pq_matrix_follow(codebook, options, w, rows, columns, group, NULL, scales, err);
+}
+
+pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                           size_t rows, size_t columns, size_t group, float *running, float *scales,
+                           pq_error *err) {
     matrix m = {.codebook = codebook,
                 .w = w,
                 .count = rows * columns,
                 .group = group,
                 .columns = columns,
                 .options = options,
-                .fitted = scales};
-    if (m.count == 0) return PQ_OK;
-    size_t groups = m.count / group;
-    pq_kernels_get();
-    pq_parallel_for((groups + tile_groups(&m) - 1) / tile_groups(&m), fit_tile, &m);
-    for (size_t i = 0; i < groups; i++) {
-        if (!isnan(scales[i])) continue;
-        pq_status status = fit_group(&m, i, err);
-        return pq_prefix(err, status, "row %zu", i * group / columns);
-    }
-    return PQ_OK;
+                .fitted = scales,
+                .running = running};
+    return fit_groups(&m, err);
 }

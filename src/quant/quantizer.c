@@ -63,7 +63,8 @@ pq_status pq_codebook_init(pq_codebook *codebook, const char *quantizer, int64_t
 
 /* The words of the config, in the order of their enums. */
 static const char *const rounding_names[] = {"nearest", "log", NULL};
-static const char *const scale_method_names[] = {"absmax", "mse", NULL};
+static const char *const scale_method_names[] = {"absmax",     "mse",     "ema-absmax",
+                                                 "percentile", "learned", NULL};
 static const char *const scale_grid_names[] = {"bf16", "fp32", "pot", NULL};
 static const char *const gradient_names[] = {"ste", "clip", NULL};
 

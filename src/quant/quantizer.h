@@ -32,8 +32,16 @@ struct pq_codebook {
     float value[256]; /* code -> value in units of s; NaN for codes that are not canonical */
 };
 
-/* How a scale is found from weights. */
-typedef enum pq_scale_method { PQ_SCALE_ABSMAX, PQ_SCALE_MSE } pq_scale_method;
+/* How a scale is found from weights: from the largest magnitude; by least squared error; from the largest as
+ * a moving average has it (pq_scale_follow; pq_scale_fit: as absmax); from a percentile of the magnitudes; or
+ * learned, which starts at the least squared error. */
+typedef enum pq_scale_method {
+    PQ_SCALE_ABSMAX,
+    PQ_SCALE_MSE,
+    PQ_SCALE_EMA_ABSMAX,
+    PQ_SCALE_PERCENTILE,
+    PQ_SCALE_LEARNED
+} pq_scale_method;
 /* Which floats a scale may be. */
 typedef enum pq_scale_grid { PQ_GRID_BF16, PQ_GRID_FP32, PQ_GRID_POT } pq_scale_grid;
 /* The straight-through gradient: as it is, or 0 where |w| is beyond the codebook's last cell. */
@@ -77,18 +85,27 @@ const char *pq_rounding_name(pq_rounding rounding);
 /* Fit one scale to n weights. `least` > 0 is the smallest scale (an all-zero group gets it). Non-finite
  * weights are PQ_ERR_USAGE. The result lies on the grid.
  *
+ * Percentile p of n magnitudes is the one of rank ceil(p n / 100), the least having rank 1; where that is 0,
+ * the largest one is taken.
+ *
  * With an importance the squared error of weight i counts importance[i % period] times (period 0: n); where
  * all that a group has are 0 they count alike. pq_matrix_fit: importance[columns], period is not read. Only
- * mse looks at it. PQ_ERR_USAGE where one is negative or not finite. */
+ * mse and learned look at it. PQ_ERR_USAGE where one is negative or not finite. */
 typedef struct pq_scale_options {
     pq_scale_method method;
     pq_scale_grid grid;
     float least;
     const float *importance; /* NULL: all 1 */
     size_t period;
+    double percentile; /* above 0, at most 100; read by PQ_SCALE_PERCENTILE alone */
 } pq_scale_options;
 pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w, size_t n,
                        float *scale, pq_error *err);
+/* The moving average of the largest magnitude, as the released code has it: *running becomes running + 0.01
+ * (absmax - running), or absmax where it is NaN, and *scale is what absmax gives for it. options->method is
+ * not read. Errors as above; *running is then as it was. */
+pq_status pq_scale_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                          size_t n, float *running, float *scale, pq_error *err);
 float pq_scale_to_grid(float scale,
                        pq_scale_grid grid); /* nearest, half to even, never 0 for positive input */
 
@@ -104,6 +121,10 @@ void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w,
 size_t pq_scale_count(size_t rows, size_t columns, size_t group);
 pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
                         size_t rows, size_t columns, size_t group, float *scales, pq_error *err);
+/* running[pq_scale_count] */
+pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                           size_t rows, size_t columns, size_t group, float *running, float *scales,
+                           pq_error *err);
 void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
                              size_t group, const float *scales, float *out);
 void pq_matrix_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, size_t rows,

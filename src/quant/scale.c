@@ -67,6 +67,7 @@ typedef struct fit {
         double s[3];
         uint32_t largest;
     } * partial, one;
+    float *running;        /* NULL: not a moving average */
     float scale;           /* being tried */
     float least, greatest; /* both on the grid */
 } fit;
@@ -204,6 +205,39 @@ static pq_status weighted_mean(fit *f, double *mean, pq_error *err) {
     return PQ_OK;
 }
 
+/* The magnitude of the percentile: its bits from the highest byte down, by counting those that agree so far.
+ */
+static float percentile_of(const fit *f) {
+    double rank = ceil(f->options->percentile * (double)f->n / 100 * (1 - 1e-15));
+    size_t below = rank < 1 ? 0 : rank >= (double)f->n ? f->n - 1 : (size_t)rank - 1;
+    uint32_t found = 0;
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        size_t count[256] = {0}, digit = 0;
+        uint32_t known = shift == 24 ? 0 : 0xFFFFFFFFu << (shift + 8);
+        for (size_t i = 0; i < f->n; i++) {
+            uint32_t bits = bits_of(f->w[i]) & 0x7FFFFFFF;
+            if ((bits & known) == found) count[bits >> shift & 255]++;
+        }
+        while (below >= count[digit]) below -= count[digit++];
+        found |= (uint32_t)digit << shift;
+    }
+    return float_of(found);
+}
+
+/* The magnitude that the largest level stands for. */
+static float end_of(fit *f, float absmax) {
+    if (f->running) {
+        float before = *f->running;
+        return *f->running = isnan(before) ? absmax : before + 0.01f * (absmax - before);
+    }
+    float end = f->options->method == PQ_SCALE_PERCENTILE ? percentile_of(f) : absmax;
+    return end > 0 ? end : absmax;
+}
+
+static bool by_error(const fit *f) {
+    return !f->running && (f->options->method == PQ_SCALE_MSE || f->options->method == PQ_SCALE_LEARNED);
+}
+
 static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
     uint32_t largest = 0;
     double sum = 0;
@@ -221,21 +255,30 @@ static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
     float absmax = float_of(largest);
     double mean = sum / (double)f->n;
     if (f->importance) PQ_TRY(weighted_mean(f, &mean, err));
-    if (absmax == 0)
-        *scale = f->least;
-    else if (f->options->method == PQ_SCALE_MSE)
-        *scale = least_error_scale(f, (double)absmax, mean);
+    if (!by_error(f))
+        *scale = place(f, (double)f->codebook->type->absmax_scale(f->codebook, end_of(f, absmax)));
     else
-        *scale = place(f, (double)f->codebook->type->absmax_scale(f->codebook, absmax));
+        *scale = absmax == 0 ? f->least : least_error_scale(f, (double)absmax, mean);
     return PQ_OK;
 }
 
 pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w, size_t n,
                        float *scale, pq_error *err) {
-    fit f = {.codebook = codebook, .options = options, .w = w, .n = n, .tiles = (n + TILE - 1) / TILE};
+    return pq_scale_follow(codebook, options, w, n, NULL, scale, err);
+}
+
+/* With running NULL as options->method says. */
+pq_status pq_scale_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                          size_t n, float *running, float *scale, pq_error *err) {
+    fit f = {.codebook = codebook,
+             .options = options,
+             .w = w,
+             .n = n,
+             .tiles = (n + TILE - 1) / TILE,
+             .running = running};
     pq_scale_grid grid = options->grid;
     f.partial = &f.one;
-    if (options->method == PQ_SCALE_MSE) f.importance = options->importance;
+    if (by_error(&f)) f.importance = options->importance;
     f.period = options->period ? options->period : n;
     /* The largest level must stay finite, and the least scale must not fall below what was asked for. */
     double largest = pq_codebook_largest(codebook), most = (double)FLT_MAX / largest;

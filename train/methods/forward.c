@@ -1,0 +1,56 @@
+/* Owns what the graph sees: the hard values, and their blend with the latent weights (qat.start_iter,
+ * qat.anneal_iters). */
+#include "base/threads.h"
+#include "train/methods/rows.h"
+
+static bool quantizes(const pq_config *config) {
+    return config->quant.quantizer[0] != 'n'; /* none is the only word that begins so */
+}
+
+static void hard_forward(pq_qat *qat, void *self, size_t index, float *shown) {
+    const pq_param *p = &qat->model->params.list[index];
+    const pq_param_quant *q = &qat->model->quant[index];
+    (void)self;
+    pq_matrix_fake_quantize(&q->codebook, qat->model->weights + p->offset, p->rows, p->columns, q->group,
+                            q->scales, shown);
+}
+
+const pq_method pq_method_hard = {.name = "hard", .wanted = quantizes, .forward = hard_forward};
+
+/* Soft: w + hardness (q(w) - w); hardness rises from 0 at qat.start_iter to 1 after qat.anneal_iters more. */
+static bool soft_wanted(const pq_config *config) {
+    return quantizes(config) && (config->qat.start_iter > 0 || config->qat.anneal_iters > 0);
+}
+
+static void soft_begin(pq_qat *qat, void *self) {
+    int64_t done = qat->iter - qat->config->qat.start_iter, anneal = qat->config->qat.anneal_iters;
+    (void)self;
+    qat->hardness = done < 0 ? 0 : done >= anneal ? 1 : (double)done / (double)anneal;
+}
+
+typedef struct blend {
+    const float *latent;
+    float *shown;
+    size_t columns;
+    float hardness;
+} blend;
+
+static void blend_row(void *context, size_t row) {
+    const blend *b = context;
+    const float *w = b->latent + row * b->columns;
+    float *shown = b->shown + row * b->columns;
+    for (size_t i = 0; i < b->columns; i++) shown[i] = w[i] + b->hardness * (shown[i] - w[i]);
+}
+
+static void soft_forward(pq_qat *qat, void *self, size_t index, float *shown) {
+    const pq_param *p = &qat->model->params.list[index];
+    blend b = {.latent = qat->model->weights + p->offset,
+               .shown = shown,
+               .columns = p->columns,
+               .hardness = (float)qat->hardness};
+    (void)self;
+    if (qat->hardness < 1) pq_parallel_for(p->rows, blend_row, &b);
+}
+
+const pq_method pq_method_soft = {
+    .name = "soft", .wanted = soft_wanted, .begin = soft_begin, .forward = soft_forward};
