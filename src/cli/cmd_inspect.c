@@ -26,11 +26,10 @@ static json_t *integer(uint64_t value) {
     return json_integer((json_int_t)value);
 }
 
-/* What quant.granularity calls it. */
 static json_t *granularity(const pq_packed_tensor *t) {
-    if (t->group == t->param->columns) return json_string("row");
-    if (t->group == t->param->count) return json_string("tensor");
-    return json_sprintf("group%zu", t->group);
+    char name[32];
+    pq_granularity_name(t->param, t->group, name, sizeof name);
+    return json_string(name);
 }
 
 /* Bits a weight are counted from the tensors, scales included. */

@@ -177,12 +177,15 @@ static pq_status read_coding(json_t *json, const char *name, const pq_params *pa
         return PQ_FAIL(err, PQ_ERR_FORMAT,
                        "%s has rows of %zu weights by its shape, of %lld by its codebooks text", name,
                        p->columns, (long long)columns);
-    if ((size_t)group != p->columns && (size_t)group != p->count &&
-        ((group != 32 && group != 64 && group != 128) || p->columns % (size_t)group != 0))
+    bool in_row = (group == 32 || group == 64 || group == 128) && p->columns % (size_t)group == 0;
+    bool rows = group > 0 && (size_t)group <= p->count && (size_t)group % p->columns == 0 &&
+                p->count % (size_t)group == 0;
+    if (!in_row && !rows)
         return PQ_FAIL(
             err, PQ_ERR_FORMAT,
-            "%s has one scale for %lld weights: expected 32, 64, 128, a row (%zu) or the whole matrix", name,
-            (long long)group, p->columns);
+            "%s has one scale for %lld weights: expected 32, 64, 128, or rows of %zu that divide the "
+            "whole matrix",
+            name, (long long)group, p->columns);
     codings[p - params->list] = (pq_packed_coding){&codebooks[index], (size_t)group};
     return PQ_OK;
 }

@@ -287,14 +287,6 @@ done:
     return status;
 }
 
-/* The name that pq_model_quantize_param knows a group by. */
-static const char *granularity_name(const pq_packed_tensor *tensor, char text[32]) {
-    if (tensor->group == tensor->param->columns) return "row";
-    if (tensor->group == tensor->param->count) return "tensor";
-    snprintf(text, 32, "group%zu", tensor->group);
-    return text;
-}
-
 static pq_status fill_model(const pq_packed *packed, pq_model *model, pq_error *err) {
     char text[32];
     for (size_t i = 0; i < packed->params.count; i++) {
@@ -302,7 +294,8 @@ static pq_status fill_model(const pq_packed *packed, pq_model *model, pq_error *
         const pq_param *p = &packed->params.list[i];
         pq_packed_decode_rows(tensor, 0, p->count / p->columns, model->weights + p->offset);
         if (!tensor->codebook) continue;
-        PQ_TRY(pq_model_quantize_param(model, i, tensor->codebook, granularity_name(tensor, text), err));
+        pq_granularity_name(p, tensor->group, text, sizeof text);
+        PQ_TRY(pq_model_quantize_param(model, i, tensor->codebook, text, err));
         for (size_t k = 0; k < tensor->scale_count; k++)
             model->quant[i].scales[k] = pq_packed_scale(tensor, k);
     }

@@ -115,7 +115,7 @@ static void put_quantizer(writer *w, hid_t parent, const pq_param *param, const 
                               .group = (int64_t)quant->group};
     snprintf(fields.quantizer, sizeof fields.quantizer, "%s", codebook->type->name);
     snprintf(fields.rounding, sizeof fields.rounding, "%s", pq_rounding_name(codebook->rounding));
-    pq_granularity_name(param, quant->group, fields.granularity);
+    pq_granularity_name(param, quant->group, fields.granularity, sizeof fields.granularity);
     hid_t group = make_group(w, parent, param->name);
     put_fields(w, group, pq_quant_table, PQ_QUANT_FIELDS, &fields);
     put_dataset(w, group, "scales", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 1, &size, quant->scales);

@@ -71,15 +71,6 @@ hid_t pq_field_memory_type(pq_field_kind kind) {
     return pq_text_type(PQ_FIELD_TEXT_BYTES);
 }
 
-void pq_granularity_name(const pq_param *param, size_t group, char name[PQ_FIELD_TEXT_BYTES]) {
-    if (group == param->columns)
-        snprintf(name, PQ_FIELD_TEXT_BYTES, "row");
-    else if (group == param->count)
-        snprintf(name, PQ_FIELD_TEXT_BYTES, "tensor");
-    else
-        snprintf(name, PQ_FIELD_TEXT_BYTES, "group%zu", group);
-}
-
 void pq_hdf5_begin(pq_hdf5_settings *saved) {
     H5Eget_auto2(H5E_DEFAULT, &saved->print, &saved->print_data);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);

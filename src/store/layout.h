@@ -57,9 +57,6 @@ hid_t pq_field_memory_type(pq_field_kind kind); /* the same */
 /* A fixed-length UTF-8 string; to be closed with H5Tclose. */
 hid_t pq_text_type(size_t bytes);
 
-/* "tensor", "row" or "groupN": what pq_model_quantize_param calls this group. */
-void pq_granularity_name(const pq_param *param, size_t group, char name[PQ_FIELD_TEXT_BYTES]);
-
 /* HDF5 prints its errors and loads plug-ins by default; between these two calls it does neither. */
 typedef struct pq_hdf5_settings {
     H5E_auto2_t print;

@@ -133,6 +133,17 @@ START_TEST(quantizers_mix) {
         pq_model_destroy(other);
         k++;
     }
+    /* Queries, keys and values apart: a scale for a third of the rows. */
+    size_t qkv = (size_t)(pq_params_find(&model->params, "h.1.attn.c_attn.weight") - model->params.list);
+    pq_codebook apot;
+    ck_assert_int_eq(pq_codebook_init(&apot, "apot", 31, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    ck_assert_int_eq(pq_model_quantize_param(model, qkv, &apot, "rows64", NULL), PQ_OK);
+    ck_assert_uint_eq(model->quant[qkv].scale_count, 3);
+    for (int k = 0; k < 3; k++) model->quant[qkv].scales[k] = 0.01f * (float)(k + 1);
+    static const char *const refused[] = {"rows1",   "rows192", "rows65", "rows",
+                                          "rows064", "rows-64", "rows384"};
+    for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
+        ck_assert_int_eq(pq_model_quantize_param(model, qkv, &apot, refused[k], &err), PQ_ERR_USAGE);
     ck_assert_msg(pq_packed_from_model(model, &packed, &err) == PQ_OK, "%s", err.message);
     check_same(packed, model);
     pq_packed_close(packed);
@@ -221,6 +232,9 @@ static const struct {
     {"\\\"columns\\\":64", "\\\"columns\\\":65", "rows of 64"},
     {"\\\"group\\\":64", "\\\"group\\\":0", "one scale for 0"},
     {"\\\"group\\\":64", "\\\"group\\\":1", "one scale for 1"},
+    {"\\\"group\\\":64", "\\\"group\\\":-64", "one scale for -64"},
+    {"\\\"group\\\":64", "\\\"group\\\":448", "one scale for 448"},
+    {"\\\"group\\\":64", "\\\"group\\\":9223372036854775744", "one scale for 9223372036854775744"},
     {"\\\"wpe.weight\\\":{", "\\\"wpf.weight\\\":{", "wpf.weight"},
     {"\\\"wpe.weight\\\":{", "\\\"ln_f.weight\\\":{", "ln_f.weight"},
     {"\"wpe.weight.codes\":", "\"wpe.weight\":", "wpe.weight.codes"},

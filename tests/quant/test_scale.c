@@ -274,6 +274,74 @@ START_TEST(absmax) {
 }
 END_TEST
 
+static int by_size(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* A percentile against sorting; at 100 and for few weights it is the largest, and never 0. */
+START_TEST(percentile) {
+    static const size_t sizes[] = {1, 2, 10, 32, 999, 1000, 1001, 40000};
+    static const double percents[] = {100, 99.9, 99, 50, 10, 1e-3};
+    static float w[40000], sorted[40000];
+    pq_codebook b;
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 7, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (size_t k = 0; k < sizeof percents / sizeof *percents; k++) {
+            size_t n = sizes[s], rank = 1;
+            pq_scale_options options = {
+                .method = PQ_SCALE_PERCENTILE, .grid = PQ_GRID_FP32, .percentile = percents[k]};
+            float scale;
+            fill(w, n, s % 2 ? SPARSE : LAPLACE, s);
+            if (s % 2) w[0] = -3;
+            for (size_t i = 0; i < n; i++) sorted[i] = fabsf(w[i]);
+            qsort(sorted, n, sizeof *sorted, by_size);
+            while (rank < n && (double)rank * 1e5 < round(percents[k] * 1e3) * (double)n) rank++;
+            float expected = sorted[rank - 1] > 0 ? sorted[rank - 1] : sorted[n - 1];
+            ck_assert_int_eq(pq_scale_fit(&b, &options, w, n, &scale, NULL), PQ_OK);
+            ck_assert_msg(scale == (float)((double)expected / 4), "percentile %g of %zu: %g, expected %g",
+                          percents[k], n, (double)scale, (double)expected / 4);
+        }
+}
+END_TEST
+
+/* The moving average of absmax: the first fit sets it; a refused one leaves it; a matrix has one a group. */
+START_TEST(moving_average) {
+    enum { N = 64 };
+    float w[N] = {0}, running = NAN, scale, each[2] = {NAN, NAN}, scales[2];
+    double expected = 8;
+    pq_codebook b;
+    pq_scale_options options = {.method = PQ_SCALE_EMA_ABSMAX, .grid = PQ_GRID_FP32};
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 7, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    for (int i = 0; i < 50; i++) {
+        w[5] = i == 0 ? -8.0f : 2.0f, w[40] = 1;
+        if (i > 0) expected += 0.01 * (2 - expected);
+        ck_assert_int_eq(pq_scale_follow(&b, &options, w, N, &running, &scale, NULL), PQ_OK);
+        ck_assert(fabs((double)running - expected) < 1e-5 && (double)scale == (double)running / 4);
+        pq_threads_set(1 + i % 2);
+        ck_assert_int_eq(pq_matrix_follow(&b, &options, w, 2, 32, 32, each, scales, NULL), PQ_OK);
+        ck_assert(each[0] == running && scales[0] == scale && each[1] == 1 && scales[1] == 0.25f);
+    }
+    float before = running;
+    ck_assert_int_eq(pq_scale_fit(&b, &options, w, N, &scale, NULL), PQ_OK);
+    ck_assert_float_eq(scale, 0.5f); /* alone: as absmax */
+    w[7] = NAN;
+    ck_assert_int_eq(pq_scale_follow(&b, &options, w, N, &running, &scale, NULL), PQ_ERR_USAGE);
+    ck_assert_float_eq(running, before);
+}
+END_TEST
+
+/* Learned scales start at the least squared error. */
+START_TEST(learned_start) {
+    float w[100];
+    pq_codebook b;
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 15, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    fill(w, 100, LAPLACE, 4);
+    ck_assert_float_eq(fit(&b, PQ_SCALE_LEARNED, PQ_GRID_BF16, w, 100),
+                       fit(&b, PQ_SCALE_MSE, PQ_GRID_BF16, w, 100));
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("scale");
     TCase *all = tcase_create("scale");
@@ -284,6 +352,9 @@ int main(void) {
     tcase_add_test(all, importance_edges);
     tcase_add_test(all, gaussian);
     tcase_add_test(all, absmax);
+    tcase_add_test(all, percentile);
+    tcase_add_test(all, moving_average);
+    tcase_add_test(all, learned_start);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }

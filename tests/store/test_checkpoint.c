@@ -353,6 +353,15 @@ static const char *change(int number) {
     case 29:
         set_text(MATRIX, "granularity", "column");
         return "column";
+    case 44:
+        set_text(MATRIX, "granularity", "rows5");
+        return "rows5 does not divide";
+    case 45:
+        set_text(MATRIX, "granularity", "rows-2");
+        return "rows-2 does not divide";
+    case 46:
+        set_text(MATRIX, "granularity", "rows2");
+        return "64 weights a scale, expected 128";
     case 30:
         set_int(MATRIX, "group", 32);
         return "32 weights a scale, expected 64";
@@ -412,7 +421,7 @@ static const char *change(int number) {
     }
 }
 
-enum { CHANGES = 44 };
+enum { CHANGES = 47 };
 
 START_TEST(changed_by_another_program) {
     victim = testing_path(folder, "victim.h5");

@@ -46,13 +46,17 @@ static void quantize(pq_model *model, size_t i, const char *name, int64_t levels
 
 static void quantize_kind(pq_model *model, size_t i, int kind, uint64_t *random) {
     static const double uniform[2] = {-8, 7}, released[2] = {-8, 4};
+    const pq_param *p = &model->params.list[i];
+    char third[32];
     const bool by_64 = model->params.list[i].columns % 64 == 0;
     switch (kind) {
     case 1:
         quantize(model, i, "pot", 15, NULL, PQ_ROUND_NEAREST, "row", random);
         break;
     case 2:
-        quantize(model, i, "pot", 7, NULL, PQ_ROUND_NEAREST, "tensor", random);
+        pq_granularity_name(p, p->count / 3, third, sizeof third);
+        quantize(model, i, "pot", 7, NULL, PQ_ROUND_NEAREST,
+                 p->id == PQ_PARAM_C_ATTN_WEIGHT ? third : "tensor", random);
         break;
     case 3:
         quantize(model, i, "pot-zero-free", 16, NULL, PQ_ROUND_NEAREST, "group32", random);

@@ -95,6 +95,49 @@ START_TEST(parents) {
 }
 END_TEST
 
+static const pq_param_quant *quant_of(const pq_model *model, const char *name) {
+    return &model->quant[pq_params_find(&model->params, name) - model->params.list];
+}
+
+/* Levels by patterns, the last that matches; with split_qkv three scales a c_attn, those of its thirds. */
+START_TEST(overrides_and_thirds) {
+    pq_config *config = read_config(
+        "quant: {quantizer: pot, levels: 7, granularity: tensor, split_qkv: true, params: ['*.weight'],"
+        " overrides: [{match: 'h.*.attn.c_attn.weight', levels: 31}, {match: 'h.1.*', levels: 15}]}");
+    pq_config *rows =
+        read_config("quant: {quantizer: pot, split_qkv: true, scale: percentile, percentile: 50}");
+    pq_config *strange =
+        read_config("quant: {quantizer: pot, params: [wte.weight], overrides: [{match: 'h.*', "
+                    "levels: 15}]}");
+    pq_model *model = make_model(2);
+    pq_error err;
+    ck_assert_int_eq(pq_ptq_rtn(config, NULL, model, NULL), PQ_OK);
+    ck_assert_int_eq(quant_of(model, "wte.weight")->codebook.levels, 7);
+    ck_assert_int_eq(quant_of(model, "h.0.mlp.c_fc.weight")->codebook.levels, 7);
+    ck_assert_int_eq(quant_of(model, "h.0.attn.c_attn.weight")->codebook.levels, 31);
+    ck_assert_int_eq(quant_of(model, "h.1.attn.c_attn.weight")->codebook.levels, 15);
+    ck_assert_int_eq(quant_of(model, "h.1.mlp.c_fc.weight")->codebook.levels, 15);
+    ck_assert_uint_eq(quant_of(model, "h.0.mlp.c_fc.weight")->scale_count, 1);
+    const pq_param *p = pq_params_find(&model->params, "h.1.attn.c_attn.weight");
+    const pq_param_quant *q = quant_of(model, p->name);
+    ck_assert_uint_eq(q->scale_count, 3);
+    for (size_t i = 0; i < 3; i++) {
+        const pq_scale_options options = {.method = PQ_SCALE_MSE, .grid = PQ_GRID_BF16};
+        float scale;
+        ck_assert_int_eq(pq_scale_fit(&q->codebook, &options, model->weights + p->offset + i * p->count / 3,
+                                      p->count / 3, &scale, NULL),
+                         PQ_OK);
+        ck_assert(q->scales[i] == scale);
+    }
+    ck_assert_int_eq(pq_ptq_rtn(rows, NULL, model, NULL), PQ_OK);
+    ck_assert_uint_eq(q->scale_count, p->rows);
+    ck_assert_int_eq(pq_ptq_rtn(strange, NULL, model, &err), PQ_ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(err.message, "quant.overrides: \"h.*\" matches no matrix"));
+    pq_model_destroy(model);
+    pq_config_destroy(config), pq_config_destroy(rows), pq_config_destroy(strange);
+}
+END_TEST
+
 START_TEST(refusals) {
     pq_config *config = read_config("quant: {quantizer: pot}"),
               *nothing = read_config("quant: {quantizer: pot, params: [x]}");
@@ -136,6 +179,7 @@ int main(void) {
     TCase *all = tcase_create("ptq");
     tcase_add_test(all, patterns);
     tcase_add_test(all, parents);
+    tcase_add_test(all, overrides_and_thirds);
     tcase_add_test(all, refusals);
     tcase_add_test(all, measure);
     suite_add_tcase(suite, all);
