@@ -121,18 +121,13 @@ static pq_status check_training(const pq_config *config, const pq_key **key, pq_
     return PQ_OK;
 }
 
-/* Stages begin in order; progressive levels are levels that the quantizer can have, the last one quant.levels. */
+/* Progressive levels are levels that the quantizer can have, the last one quant.levels. */
 static pq_status check_stages(const pq_config *config, const pq_key **key, pq_error *err) {
     const pq_pairs *progressive = &config->qat.progressive, *freeze = &config->qat.freeze;
-    for (size_t i = 1; i < progressive->count; i++)
-        if (progressive->items[i].iter <= progressive->items[i - 1].iter)
-            return BLAME(qat, progressive, "stage %zu begins at iter %lld, not after the one before it", i + 1,
-                         (long long)progressive->items[i].iter);
     for (size_t i = 1; i < freeze->count; i++)
-        if (freeze->items[i].iter <= freeze->items[i - 1].iter ||
-            freeze->items[i].value <= freeze->items[i - 1].value)
-            return BLAME(qat, freeze, "stage %zu, [%lld, %g], is not later and larger than the one before it", i + 1,
-                         (long long)freeze->items[i].iter, freeze->items[i].value);
+        if (freeze->items[i].value <= freeze->items[i - 1].value)
+            return BLAME(qat, freeze, "stage %zu fixes a share of %g, not more than the one before it", i + 1,
+                         freeze->items[i].value);
     if (progressive->count && config->quant.range.count)
         return BLAME(qat, progressive, "the codebook is given by quant.range, which has no levels to change");
     for (size_t i = 0; i < progressive->count; i++) {

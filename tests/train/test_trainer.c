@@ -119,7 +119,15 @@ static const char *const groups[] = {"quant.quantizer=uniform",
                                      "train.loss=last-token",
                                      "eval.protocol=last-token",
                                      NULL};
-static const char *const *const variants[] = {plain, micro, qat, groups};
+static const char *const learned[] = {"quant.quantizer=pot",  "quant.levels=7",
+                                      "quant.scale=learned",  "quant.granularity=row",
+                                      "qat.scale_lr=1e-2",    "qat.progressive=[[0, 15], [5, 7]]",
+                                      "qat.start_iter=2",     "qat.anneal_iters=4",
+                                      "qat.ema=0.7",          NULL};
+static const char *const frozen[] = {"quant.quantizer=pot",  "quant.levels=7", "quant.scale=mse",
+                                     "qat.freeze=[[0, 0.5], [3, 0.75], [7, 1]]", "qat.dampen=5", NULL};
+static const char *const *const variants[] = {plain, micro, qat, groups, learned, frozen};
+enum { VARIANTS = sizeof variants / sizeof *variants };
 
 /* Stop after each iteration in turn, resume, and compare with the undisturbed run. */
 START_TEST(resume_is_exact) {
@@ -371,8 +379,8 @@ int main(void) {
     TCase *tc = tcase_create("tiny models");
     tcase_set_timeout(tc, 900);
     tcase_add_checked_fixture(tc, setup, teardown);
-    tcase_add_loop_test(tc, resume_is_exact, 0, 4);
-    tcase_add_loop_test(tc, threads_do_not_matter, 0, 4);
+    tcase_add_loop_test(tc, resume_is_exact, 0, VARIANTS);
+    tcase_add_loop_test(tc, threads_do_not_matter, 0, VARIANTS);
     tcase_add_test(tc, micro_batches_do_not_matter);
     tcase_add_test(tc, learns_and_reports);
     tcase_add_test(tc, evaluation_agrees_everywhere);
