@@ -130,6 +130,8 @@ static pq_status check_stages(const pq_config *config, const pq_key **key, pq_er
                          freeze->items[i].value);
     if (progressive->count && config->quant.range.count)
         return BLAME(qat, progressive, "the codebook is given by quant.range, which has no levels to change");
+    if (progressive->count && config->quant.overrides.count)
+        return BLAME(qat, progressive, "quant.overrides gives matrices levels of their own; one of the two");
     for (size_t i = 0; i < progressive->count; i++) {
         double levels = progressive->items[i].value;
         if (levels != floor(levels)) return BLAME(qat, progressive, "expected a number of levels, found %g", levels);

@@ -237,6 +237,26 @@ START_TEST(averages_without_a_quantizer) {
 }
 END_TEST
 
+START_TEST(scales_follow_the_largest_weight) {
+    begin((const char *[]){"quant.quantizer=pot", "quant.levels=7", "quant.scale_grid=fp32",
+                           "quant.scale=ema-absmax", "quant.granularity=tensor", "quant.refit=step", NULL});
+    size_t m = find("wpe.weight");
+    const pq_param *p = &model->params.list[m];
+    double running = NAN;
+    for (int64_t iter = 0; iter < 5; iter++) {
+        double largest = 0;
+        for (size_t i = 0; i < p->count; i++) {
+            model->weights[p->offset + i] *= iter ? 2 : 1;
+            largest = fmax(largest, fabs((double)model->weights[p->offset + i]));
+        }
+        pq_qat_show(qat, iter, 1e-3, shown);
+        running = iter ? running + 0.01 * (largest - running) : largest;
+        ck_assert_double_eq_tol((double)model->quant[m].scales[0], running / 4, 1e-6 * running);
+    }
+    end();
+}
+END_TEST
+
 START_TEST(foreign_state_is_refused) {
     begin((const char *[]){"quant.quantizer=pot", "quant.scale=learned", NULL});
     pq_state_array arrays[4];
@@ -262,6 +282,7 @@ int main(void) {
     tcase_add_test(all, dampening_pulls_towards_levels);
     tcase_add_test(all, averages_follow_weights_and_scales);
     tcase_add_test(all, averages_without_a_quantizer);
+    tcase_add_test(all, scales_follow_the_largest_weight);
     tcase_add_test(all, foreign_state_is_refused);
     suite_add_tcase(suite, all);
     return run_suite(suite);

@@ -7,19 +7,55 @@
 #include "base/threads.h"
 #include "train/methods/rows.h"
 
+/* The first scale of matrix `index` among those of all matrices. */
+static size_t first_scale(const pq_model *model, size_t index) {
+    size_t first = 0;
+    for (size_t i = 0; i < index; i++)
+        if (model->quant[i].quantized) first += model->quant[i].scale_count;
+    return first;
+}
+
 /* ---- fitted again ---- */
 
 static bool refit_wanted(const pq_config *config) {
     return config->quant.refit > 0 && config->quant.quantizer[0] != 'n';
 }
 
-/* Weights that an update left finite always fit; the scales stay as they are otherwise. */
-static void refit_begin(pq_qat *qat, void *self) {
-    (void)self;
-    if (qat->iter % qat->config->quant.refit == 0) pq_qat_fit_scales(qat->model, &qat->scale, NULL);
+/* `self`, for ema-absmax alone: the moving averages of the largest magnitudes, one a scale of all matrices.
+ */
+static pq_status follow_all(pq_qat *qat, float *running, pq_error *err) {
+    const pq_model *model = qat->model;
+    for (size_t i = 0; i < model->params.count; i++) {
+        const pq_param *p = &model->params.list[i];
+        const pq_param_quant *q = &model->quant[i];
+        if (!q->quantized) continue;
+        PQ_TRY(pq_matrix_follow(&q->codebook, &qat->scale, model->weights + p->offset, p->rows, p->columns,
+                                q->group, running + first_scale(model, i), q->scales, err));
+    }
+    return PQ_OK;
 }
 
-const pq_method pq_method_refit = {.name = "refit", .wanted = refit_wanted, .begin = refit_begin};
+static pq_status refit_create(pq_qat *qat, void **self, pq_error *err) {
+    size_t count = first_scale(qat->model, qat->model->params.count);
+    void *running;
+    if (qat->scale.method != PQ_SCALE_EMA_ABSMAX) return PQ_OK;
+    PQ_TRY(pq_qat_array(qat, "refit.running", PQ_ARRAY_F32, count, NULL, &running, err));
+    *self = running;
+    for (size_t i = 0; i < count; i++) ((float *)running)[i] = NAN; /* the first fit sets it */
+    return follow_all(qat, running, err);
+}
+
+/* Weights that an update left finite always fit; the scales stay as they are otherwise. */
+static void refit_begin(pq_qat *qat, void *self) {
+    if (qat->iter % qat->config->quant.refit != 0) return;
+    if (self)
+        follow_all(qat, self, NULL);
+    else
+        pq_qat_fit_scales(qat->model, &qat->scale, NULL);
+}
+
+const pq_method pq_method_refit = {
+    .name = "refit", .wanted = refit_wanted, .create = refit_create, .begin = refit_begin};
 
 /* ---- learned ----
  * Learned step sizes (LSQ, Esser et al., arXiv 1902.08153) with dq/ds = q(w/s) - w/s inside the range and the
@@ -39,14 +75,6 @@ typedef struct learned {
 
 static bool learned_wanted(const pq_config *config) {
     return strcmp(config->quant.scale, "learned") == 0 && config->quant.quantizer[0] != 'n';
-}
-
-/* The first scale of matrix `index` among those of all matrices. */
-static size_t first_scale(const pq_model *model, size_t index) {
-    size_t first = 0;
-    for (size_t i = 0; i < index; i++)
-        if (model->quant[i].quantized) first += model->quant[i].scale_count;
-    return first;
 }
 
 static void take_scales(const pq_model *model, learned *l) {
