@@ -17,6 +17,7 @@ typedef struct matrix {
     float *out; /* values, or the gradient */
     uint8_t *codes;
     pq_gradient kind;
+    const pq_draws *draws;
     size_t columns; /* of a fit, as what follows */
     const pq_scale_options *options;
     float *fitted;  /* NaN where it failed */
@@ -57,6 +58,28 @@ void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t
     matrix m = {
         .codebook = codebook, .w = w, .count = rows * columns, .group = group, .scales = scales, .out = out};
     over_tiles(&m, fake_tile);
+}
+
+static void stochastic_stretch(const matrix *m, size_t first, size_t n) {
+    pq_fake_quantize_stochastic(m->codebook, m->w + first, m->scales[first / m->group], m->draws, first,
+                                m->out + first, n);
+}
+
+static void stochastic_tile(void *context, size_t index) {
+    for_stretches(context, index, stochastic_stretch);
+}
+
+void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t rows,
+                                        size_t columns, size_t group, const float *scales,
+                                        const pq_draws *draws, float *out) {
+    matrix m = {.codebook = codebook,
+                .w = w,
+                .count = rows * columns,
+                .group = group,
+                .scales = scales,
+                .draws = draws,
+                .out = out};
+    over_tiles(&m, stochastic_tile);
 }
 
 static void surrogate_stretch(const matrix *m, size_t first, size_t n) {

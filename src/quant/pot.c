@@ -70,6 +70,7 @@ static pq_status pot_resolve(pq_codebook *codebook, int64_t levels, const double
     codebook->exponents = (codebook->levels - 1) / 2;
     codebook->range[1] = ldexp(1, codebook->exponents - 1);
     codebook->range[0] = -codebook->range[1];
+    codebook->jumps = codebook->rounding == PQ_ROUND_LOG;
     for (int side = 0; side < 2; side++) codebook->clip[side] = 1.5 * codebook->range[side];
     int sign = 1 << (codebook->bits - 1);
     codebook->value[0] = 0;
@@ -109,6 +110,7 @@ static pq_status zero_free_resolve(pq_codebook *codebook, int64_t levels, const 
     codebook->exponents = codebook->levels / 2;
     codebook->range[1] = ldexp(1, codebook->exponents - 1);
     codebook->range[0] = -codebook->range[1];
+    codebook->jumps = codebook->rounding == PQ_ROUND_LOG;
     for (int side = 0; side < 2; side++) codebook->clip[side] = 1.5 * codebook->range[side];
     for (int k = 0; k < codebook->exponents; k++) {
         codebook->value[k] = ldexpf(1, k);
@@ -154,6 +156,7 @@ static pq_status released_resolve(pq_codebook *codebook, int64_t levels, const d
         codebook->clip[side] = copysign((double)INFINITY, range[side]); /* the released code has no mask */
     }
     int negative = exponents[0], positive = exponents[1];
+    codebook->jumps = true;
     codebook->levels = negative + positive + 1;
     codebook->bits = pq_code_bits(codebook->levels);
     codebook->exponents = negative > positive ? negative : positive;

@@ -29,6 +29,7 @@ struct pq_codebook {
     double range[2]; /* least and largest value in units of s */
     double clip[2];  /* the ends of their cells, where the clip mask starts, in units of s */
     pq_rounding rounding;
+    bool jumps; /* some weights get a value that is not the nearest: the error jumps as the scale moves */
     float value[256]; /* code -> value in units of s; NaN for codes that are not canonical */
 };
 
@@ -112,6 +113,17 @@ float pq_scale_to_grid(float scale,
 /* Where the clip mask ends on the side of `level` (range[0] or range[1]), rounded once to float; infinite
  * where that is past every float. */
 float pq_clip_end(const pq_codebook *codebook, double level, float scale);
+/* Stochastic rounding, for training's forward pass alone: w / scale gets one of the two values next to it,
+ * the nearer the likelier, so that inside the range its mean is the weight; beyond the range, the last value.
+ * Weight i draws word (first + i) % 4 of the block (first + i) / 4 of the stream of `iter` and `tensor`: what
+ * it gets does not depend on the threads nor on how a matrix is cut. NaN becomes the largest value. out may
+ * be w. */
+typedef struct pq_draws {
+    uint64_t seed, iter; /* iter below 2^40 */
+    uint32_t tensor;     /* its number, below 2^24 */
+} pq_draws;
+void pq_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, float scale,
+                                 const pq_draws *draws, uint64_t first, float *out, size_t n);
 /* gradient[i] *= 0 where the clip mask ends; PQ_GRADIENT_STE leaves it alone. */
 void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, float scale, float *gradient,
                   size_t n);
@@ -127,6 +139,9 @@ pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *
                            pq_error *err);
 void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
                              size_t group, const float *scales, float *out);
+void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t rows,
+                                        size_t columns, size_t group, const float *scales,
+                                        const pq_draws *draws, float *out);
 void pq_matrix_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, size_t rows,
                          size_t columns, size_t group, const float *scales, float *gradient);
 /* codes[rows][columns] */

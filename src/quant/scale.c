@@ -14,10 +14,13 @@
 #include "kernels/kernels.h"
 #include "quant/table.h"
 
-enum { TILE = 16384, KEPT = 4, ROUNDS = 2, FEW = 16, SOME = 128 };
+enum { TILE = 16384, KEPT = 4, ROUNDS = 2, FEW = 16, SOME = 128, MANY = 2048 };
 
 /* Ratios of neighbouring scales in a search: 2^(1/128), 2^(1/32), 2^(1/8). */
 static const double steps[] = {0x1.0163da9fb3335p+0, 0x1.059b0d3158574p+0, 0x1.172b83c7d517bp+0};
+
+/* Where errors jump: how far apart the scales are that are looked into, and how far around each. */
+static const double APART = 1.15, REACH = 1.25;
 
 static const float LEAST = 0x1p-126f; /* the least normal float: below it levels lose bits */
 
@@ -70,6 +73,7 @@ typedef struct fit {
     float *running;        /* NULL: not a moving average */
     float scale;           /* being tried */
     float least, greatest; /* both on the grid */
+    double apart;          /* the best are kept where no better one is within this ratio */
 } fit;
 
 static size_t tile_length(const fit *f, size_t tile) {
@@ -132,7 +136,9 @@ static float place(const fit *f, double scale) {
 /* Try the scale of the grid next to `scale`, and put it among the best, which are sorted. */
 static void consider(fit *f, double scale, candidate *best) {
     double s[3] = {0};
-    f->scale = place(f, scale);
+    float placed = place(f, scale);
+    if (placed == f->scale) return; /* as in the step before */
+    f->scale = placed;
     for (int i = 0; i < KEPT; i++)
         if (best[i].scale == f->scale) return;
     pq_parallel_for(f->tiles, error_tile, f);
@@ -141,11 +147,35 @@ static void consider(fit *f, double scale, candidate *best) {
     double unit = (double)f->scale;
     candidate c = {.scale = f->scale, .error = unit * unit * s[0], .bottom = unit};
     if (s[2] > 0) c.bottom = unit * (1 + s[1] / s[2]);
+    for (int i = 0; i < KEPT && f->apart > 1; i++) {
+        double ratio = unit / (double)best[i].scale;
+        if (!(ratio < f->apart && ratio > 1 / f->apart)) continue;
+        if (!(c.error < best[i].error)) return;
+        memmove(best + i, best + i + 1, (size_t)(KEPT - 1 - i) * sizeof *best);
+        best[KEPT - 1] = (candidate){.error = INFINITY};
+        break;
+    }
     for (int i = 0; i < KEPT; i++) {
         if (!(c.error < best[i].error)) continue;
         candidate moved = best[i];
         best[i] = c;
         c = moved;
+    }
+}
+
+/* Where errors jump as the scale moves, the best scale lies beside a jump and no parabola leads there: try
+ * all of the neighbourhood, in steps finer than the grid's or than the jumps of few weights are apart. */
+static void comb(fit *f, candidate *best) {
+    static const double steps_of[] = {0x1.00058ba01fba0p+0, 0x1.00162f3904052p+0, 0x1.00b1afa5abcbfp+0};
+    int fine = f->options->grid != PQ_GRID_FP32 ? 2 : f->n <= 2 * SOME ? 0 : f->n <= MANY ? 1 : 2;
+    double step = steps_of[fine]; /* 8192, 2048 or 256 an octave */
+    f->apart = 1;
+    candidate centres[KEPT];
+    memcpy(centres, best, sizeof centres);
+    for (int i = 0; i < KEPT && centres[i].error < INFINITY; i++) {
+        if (centres[i].error > 1.2 * centres[0].error) break; /* far from the best */
+        double centre = (double)centres[i].scale;
+        for (double s = centre / REACH; s <= centre * REACH; s *= step) consider(f, s, best);
     }
 }
 
@@ -174,8 +204,11 @@ static float least_error_scale(fit *f, double absmax, double mean) {
     consider(f, absmax / largest, best);
     /* Few weights make a ragged curve, many a smooth one: 128, 32 or 8 steps an octave. */
     int level = f->n <= FEW ? 0 : f->n <= SOME ? 1 : 2;
+    if (b->jumps && level > 0 && f->n <= MANY) level--; /* more ragged still */
+    f->apart = b->jumps ? APART : 1;
     for (double s = low; s <= high * steps[level]; s *= steps[level]) consider(f, s, best);
     for (int i = level; i-- > 0;) look_around(f, steps[i], 3, best);
+    if (b->jumps) comb(f, best);
     for (int round = 0; round < ROUNDS; round++) {
         candidate centres[KEPT];
         memcpy(centres, best, sizeof centres);

@@ -112,33 +112,64 @@ START_TEST(thousand_points) {
 }
 END_TEST
 
-/* Roundings that are not to the nearest level jump: the fit still stays close, and is never worse than
- * absmax. */
-START_TEST(jumping_roundings) {
-    pq_codebook books[3];
-    double range[] = {-8, 4};
-    float w[768];
-    ck_assert_int_eq(pq_codebook_init(&books[0], "pot", 7, NULL, PQ_ROUND_LOG, NULL), PQ_OK);
-    ck_assert_int_eq(pq_codebook_init(&books[1], "pot", 15, NULL, PQ_ROUND_LOG, NULL), PQ_OK);
-    ck_assert_int_eq(pq_codebook_init(&books[2], "pot-released", 0, range, PQ_ROUND_NEAREST, NULL), PQ_OK);
-    for (int kind = 0; kind < KINDS; kind++) {
-        fill(w, 768, kind, 3);
-        const pq_codebook *b = &books[_i];
-        double absmax = 0, power = 0, best = INFINITY;
-        for (size_t i = 0; i < 768; i++) {
-            absmax = fmax(absmax, fabs((double)w[i]));
-            power += (double)w[i] * (double)w[i];
-        }
-        for (int point = 1; point <= 1000; point++)
-            best = fmin(best, squared_error(b, w, 768,
-                                            pq_scale_to_grid((float)(absmax / b->range[1] * point / 500),
-                                                             PQ_GRID_BF16)));
-        double error = squared_error(b, w, 768, fit(b, PQ_SCALE_MSE, PQ_GRID_BF16, w, 768));
-        double plain = squared_error(b, w, 768, fit(b, PQ_SCALE_ABSMAX, PQ_GRID_BF16, w, 768));
-        ck_assert_msg(error <= 1.01 * best + 1e-12 * power, "%s weights: %g, the search has %g", kinds[kind],
-                      error / power, best / power);
-        ck_assert_double_le(error, plain * (1 + 1e-6));
+/* Within 0.1 % of the best of 1,000 scales up to twice absmax? */
+static void search(const pq_codebook *b, const float *w, size_t n, pq_scale_grid grid, const char *what) {
+    double absmax = 0, power = 0, best = INFINITY, largest = fmax(b->range[1], -b->range[0]);
+    for (size_t i = 0; i < n; i++) {
+        absmax = fmax(absmax, fabs((double)w[i]));
+        power += (double)w[i] * (double)w[i];
     }
+    if (absmax == 0) return;
+    for (int point = 1; point <= 1000; point++)
+        best = fmin(best,
+                    squared_error(b, w, n, pq_scale_to_grid((float)(absmax / largest * point / 500), grid)));
+    double error = squared_error(b, w, n, fit(b, PQ_SCALE_MSE, grid, w, n));
+    double plain = squared_error(b, w, n, fit(b, PQ_SCALE_ABSMAX, grid, w, n));
+    ck_assert_msg(error <= 1.001 * best + 1e-12 * power,
+                  "%s %d, grid %d, %zu %s weights: %g, the search has %g", b->type->name, b->levels,
+                  (int)grid, n, what, error / power, best / power);
+    ck_assert_double_le(error, plain * (1 + 1e-6));
+}
+
+/* Roundings that are not to the nearest level jump: the fit stays as close. */
+START_TEST(jumping_roundings) {
+    static const struct {
+        const char *quantizer;
+        int64_t levels;
+        double range[2];
+    } books[] = {{"pot", 3, {0}},
+                 {"pot", 7, {0}},
+                 {"pot", 15, {0}},
+                 {"pot-zero-free", 8, {0}},
+                 {"pot-released", 0, {-8, 4}},
+                 {"pot-released", 0, {-16, 16}}};
+    static const size_t sizes[] = {8, 32, 128, 768};
+    pq_codebook b;
+    float w[768];
+    bool released = books[_i].range[0] < 0;
+    ck_assert_int_eq(pq_codebook_init(&b, books[_i].quantizer, books[_i].levels,
+                                      released ? books[_i].range : NULL,
+                                      released ? PQ_ROUND_NEAREST : PQ_ROUND_LOG, NULL),
+                     PQ_OK);
+    for (int kind = 0; kind < KINDS; kind++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            fill(w, sizes[s], kind, s + 3);
+            search(&b, w, sizes[s], (kind + (int)s) % 2 ? PQ_GRID_FP32 : PQ_GRID_BF16, kinds[kind]);
+        }
+}
+END_TEST
+
+/* One scale for a matrix of 16,384. */
+START_TEST(tensors) {
+    static const int64_t levels[] = {3, 7, 15, 31, 63};
+    enum { N = 16384 };
+    static float w[N];
+    pq_codebook b;
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", levels[_i], NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    fill(w, N, GAUSS, 5);
+    search(&b, w, N, PQ_GRID_BF16, kinds[GAUSS]);
+    fill(w, N, HEAVY, 6);
+    search(&b, w, N, PQ_GRID_FP32, kinds[HEAVY]);
 }
 END_TEST
 
@@ -347,7 +378,8 @@ int main(void) {
     TCase *all = tcase_create("scale");
     tcase_set_timeout(all, 0);
     tcase_add_loop_test(all, thousand_points, 0, sizeof searched / sizeof *searched);
-    tcase_add_loop_test(all, jumping_roundings, 0, 3);
+    tcase_add_loop_test(all, jumping_roundings, 0, 6);
+    tcase_add_loop_test(all, tensors, 0, 5);
     tcase_add_test(all, importance);
     tcase_add_test(all, importance_edges);
     tcase_add_test(all, gaussian);
