@@ -61,3 +61,26 @@ pq_status pq_config_check_resume(const pq_config *a, const pq_config *b, pq_erro
     }
     return PQ_OK;
 }
+
+/* Null before training, known after it. */
+static bool filled_in(const pq_key *key, const char *text) {
+    return strcmp(text, "null") == 0 &&
+           (strcmp(key->section, "model") == 0 ||
+            (strcmp(key->section, "train") == 0 && strcmp(key->name, "context") == 0));
+}
+
+pq_status pq_config_check_same(const pq_config *run, const pq_config *config, pq_error *err) {
+    for (size_t i = 0; i < pq_key_count; i++) {
+        const pq_key *key = &pq_keys[i];
+        texts t;
+        if (strcmp(key->section, "run") == 0) continue;
+        PQ_TRY(texts_of(key, run, config, PQ_FLAVOUR_YAML, &t, err));
+        pq_status status = PQ_OK;
+        if (strcmp(t.a, t.b) != 0 && !filled_in(key, t.b))
+            status = PQ_FAIL(err, PQ_ERR_USAGE, "%s.%s: the run was trained with %.100s, found %.100s",
+                             key->section, key->name, t.a, t.b);
+        free_texts(t);
+        PQ_TRY(status);
+    }
+    return PQ_OK;
+}

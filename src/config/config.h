@@ -51,11 +51,26 @@ typedef struct pq_overrides { /* [{match: pattern, levels: N}, ...]: the last ma
 char *pq_config_to_yaml(const pq_config *config, bool without_run);
 uint64_t pq_config_hash(const pq_config *config); /* of the text without run */
 
+/* A key set by another file than the config, such as a sweep: its name ("train.lr") and value there. */
+typedef struct pq_setting {
+    const char *file;
+    const struct pq_yaml *key, *value;
+} pq_setting;
+/* pq_config_load with `settings` between the config's file and the overrides; an error about one of them
+ * names its file and line. */
+pq_status pq_config_load_settings(const char *path, const pq_setting *settings, size_t setting_count,
+                                  const char *const *overrides, size_t count, pq_config **out, pq_error *err);
+/* The value of a key ("train.lr") as YAML text; heap, NULL where there is no such key, or no memory. */
+char *pq_config_value(const pq_config *config, const char *key);
+
 /* Whether `name` matches the shell-like pattern ("*" any run of characters, dots included; "?" one). */
 bool pq_pattern_match(const char *pattern, const char *name);
 
 /* PQ_ERR_USAGE naming the key when `a` (a run's config) and `b` (the same with overrides, for --resume)
  * differ in a key that the schema does not allow to change on resume. */
 pq_status pq_config_check_resume(const pq_config *a, const pq_config *b, pq_error *err);
+/* PQ_ERR_USAGE naming the key when a run's config says something else than `config`, the section run left
+ * out. What training fills in (model.*, train.context) agrees with null. */
+pq_status pq_config_check_same(const pq_config *run, const pq_config *config, pq_error *err);
 
 #endif

@@ -170,6 +170,20 @@ char *pq_key_text(const pq_key *key, const pq_config *config, pq_flavour flavour
     return NULL;
 }
 
+char *pq_config_value(const pq_config *config, const char *key) {
+    for (size_t i = 0; i < pq_key_count; i++) {
+        const size_t length = strlen(pq_keys[i].section);
+        if (strncmp(key, pq_keys[i].section, length) != 0 || key[length] != '.' ||
+            strcmp(key + length + 1, pq_keys[i].name) != 0)
+            continue;
+        pq_numbers numbers = pq_numbers_begin();
+        char *text = pq_key_text(&pq_keys[i], config, PQ_FLAVOUR_YAML);
+        pq_numbers_end(numbers);
+        return text;
+    }
+    return NULL;
+}
+
 static void print_yaml(const pq_config *config, bool without_run, FILE *out) {
     for (size_t i = 0; i < pq_key_count; i++) {
         const pq_key *key = &pq_keys[i];

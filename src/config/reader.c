@@ -7,11 +7,13 @@
 #include "base/memory.h"
 #include "config/key.h"
 
-enum { FROM_DEFAULT = 0, FROM_COMMAND_LINE = -1 }; /* or the line of the file */
+/* Or the line of the file. Setting i of another file is FROM_SETTING - i. */
+enum { FROM_DEFAULT = 0, FROM_COMMAND_LINE = -1, FROM_SETTING = -2 };
 
 typedef struct loader {
     const char *name; /* of the file, for errors */
     bool defaults;    /* reading the table's own defaults */
+    const pq_setting *settings;
     pq_config *config;
     pq_blocks *tree; /* YAML trees, until loading ends */
     int *place;      /* [pq_key_count]: where each key's value came from */
@@ -23,7 +25,10 @@ typedef struct where {
 
 static where where_of(const loader *l, int place) {
     where w;
-    if (place == FROM_COMMAND_LINE)
+    if (place <= FROM_SETTING) {
+        const pq_setting *s = &l->settings[FROM_SETTING - place];
+        snprintf(w.text, sizeof w.text, "%.280s:%d", s->file, s->key->line);
+    } else if (place == FROM_COMMAND_LINE)
         snprintf(w.text, sizeof w.text, "command line");
     else if (place == FROM_DEFAULT)
         snprintf(w.text, sizeof w.text, "%.280s", l->name);
@@ -104,19 +109,34 @@ static pq_status read_text(loader *l, const char *text, size_t bytes, pq_error *
     return PQ_OK;
 }
 
-/* Split "section.key=value" at the first "=". */
-static pq_status read_override(loader *l, const char *word, pq_error *err) {
+/* The key that word[length], "section.key", names. */
+static pq_status find_key(const loader *l, const char *word, size_t length, int place, const pq_key **key,
+                          pq_error *err) {
     char section[64], *dot;
-    const char *equals = strchr(word, '=');
-    size_t length = equals ? (size_t)(equals - word) : 0;
-    if (length == 0)
-        return PQ_FAIL(err, PQ_ERR_USAGE, "command line: %.80s: expected section.key=value", word);
     snprintf(section, sizeof section, "%.*s", (int)(length < sizeof section ? length : sizeof section - 1),
              word);
     dot = strchr(section, '.');
     if (dot) *dot = 0;
-    const pq_key *key = dot ? pq_key_find(section, dot + 1) : NULL;
-    if (!key) return unknown(l, FROM_COMMAND_LINE, section, dot ? dot + 1 : NULL, err);
+    *key = dot ? pq_key_find(section, dot + 1) : NULL;
+    return *key ? PQ_OK : unknown(l, place, section, dot ? dot + 1 : NULL, err);
+}
+
+static pq_status read_setting(loader *l, size_t index, pq_error *err) {
+    const pq_yaml *name = l->settings[index].key;
+    const pq_key *key;
+    const int place = FROM_SETTING - (int)index;
+    PQ_TRY(find_key(l, name->text, strlen(name->text), place, &key, err));
+    return set_key(l, key, l->settings[index].value, place, err);
+}
+
+/* Split "section.key=value" at the first "=". */
+static pq_status read_override(loader *l, const char *word, pq_error *err) {
+    const pq_key *key;
+    const char *equals = strchr(word, '=');
+    size_t length = equals ? (size_t)(equals - word) : 0;
+    if (length == 0)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "command line: %.80s: expected section.key=value", word);
+    PQ_TRY(find_key(l, word, length, FROM_COMMAND_LINE, &key, err));
     static const pq_yaml null = {.kind = PQ_YAML_SCALAR, .text = "", .plain = true};
     pq_yaml *value;
     char name[160];
@@ -145,8 +165,8 @@ static pq_status read_defaults(loader *l, pq_error *err) {
     return status;
 }
 
-static pq_status read_all(loader *l, const char *yaml, size_t bytes, const char *const *overrides,
-                          size_t count, pq_error *err) {
+static pq_status read_all(loader *l, const char *yaml, size_t bytes, size_t setting_count,
+                          const char *const *overrides, size_t count, pq_error *err) {
     const pq_key *key = NULL;
     loader defaults = {.name = "schema.def", .defaults = true, .config = l->config, .place = l->place};
     pq_status status = read_defaults(&defaults, err);
@@ -154,21 +174,23 @@ static pq_status read_all(loader *l, const char *yaml, size_t bytes, const char 
     if (status != PQ_OK) return status;
     memset(l->place, 0, pq_key_count * sizeof *l->place);
     PQ_TRY(read_text(l, yaml, bytes, err));
+    for (size_t i = 0; i < setting_count; i++) PQ_TRY(read_setting(l, i, err));
     for (size_t i = 0; i < count; i++) PQ_TRY(read_override(l, overrides[i], err));
     pq_config_resolve(l->config);
     status = pq_config_check(l->config, &key, err);
     return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", where_of(l, l->place[key - pq_keys]).text);
 }
 
-pq_status pq_config_from_text(const char *yaml, size_t bytes, const char *name, const char *const *overrides,
-                              size_t count, pq_config **out, pq_error *err) {
-    loader l = {.name = name};
+static pq_status load_text(const char *yaml, size_t bytes, const char *name, const pq_setting *settings,
+                           size_t setting_count, const char *const *overrides, size_t count, pq_config **out,
+                           pq_error *err) {
+    loader l = {.name = name, .settings = settings};
     pq_status status;
     *out = NULL;
     pq_numbers numbers = pq_numbers_begin();
     PQ_TRY_TO(status, done, pq_calloc(1, sizeof *l.config, "config", &l.config, err));
     PQ_TRY_TO(status, done, pq_calloc(pq_key_count, sizeof *l.place, "config", &l.place, err));
-    PQ_TRY_TO(status, done, read_all(&l, yaml, bytes, overrides, count, err));
+    PQ_TRY_TO(status, done, read_all(&l, yaml, bytes, setting_count, overrides, count, err));
     *out = l.config;
     l.config = NULL;
 done:
@@ -179,15 +201,27 @@ done:
     return status;
 }
 
-pq_status pq_config_load(const char *path, const char *const *overrides, size_t count, pq_config **out,
-                         pq_error *err) {
+pq_status pq_config_from_text(const char *yaml, size_t bytes, const char *name, const char *const *overrides,
+                              size_t count, pq_config **out, pq_error *err) {
+    return load_text(yaml, bytes, name, NULL, 0, overrides, count, out, err);
+}
+
+pq_status pq_config_load_settings(const char *path, const pq_setting *settings, size_t setting_count,
+                                  const char *const *overrides, size_t count, pq_config **out,
+                                  pq_error *err) {
     pq_file_view file = {0};
     *out = NULL;
-    if (!path) return pq_config_from_text("", 0, "defaults", overrides, count, out, err);
+    if (!path) return load_text("", 0, "defaults", settings, setting_count, overrides, count, out, err);
     PQ_TRY(pq_file_map(path, &file, err));
-    pq_status status = pq_config_from_text(file.data, file.size, path, overrides, count, out, err);
+    pq_status status =
+        load_text(file.data, file.size, path, settings, setting_count, overrides, count, out, err);
     pq_file_view_close(&file);
     return status;
+}
+
+pq_status pq_config_load(const char *path, const char *const *overrides, size_t count, pq_config **out,
+                         pq_error *err) {
+    return pq_config_load_settings(path, NULL, 0, overrides, count, out, err);
 }
 
 void pq_config_destroy(pq_config *config) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "config/yaml.h"
 #include "tests/harness/suite.h"
 
 static pq_config *load(const char *yaml, const char *override) {
@@ -260,8 +261,6 @@ static const struct refusal {
     {"eval: {protocol: sliding}", NULL, "x.yaml:1: eval.protocol: sliding is not in this build"},
     {"eval: {stride: 32}", NULL, "x.yaml:1: eval.stride: 32 is not in this build; allowed here: null"},
     {"ptq: {method: gptq}", NULL, "x.yaml:1: ptq.method: gptq is not in this build"},
-    {"log: {tensorboard: true}", NULL,
-     "x.yaml:1: log.tensorboard: true is not in this build; allowed here: false"},
 };
 
 START_TEST(refusals_name_place_key_and_remedy) {
@@ -367,6 +366,46 @@ START_TEST(only_declared_keys_change_on_resume) {
 }
 END_TEST
 
+START_TEST(settings_of_another_file_name_it) {
+    pq_config *config;
+    pq_error err = {0};
+    pq_yaml name = {.kind = PQ_YAML_SCALAR, .line = 7, .text = "quant.levels", .plain = true};
+    pq_yaml value = {.kind = PQ_YAML_SCALAR, .line = 7, .text = "31", .plain = true};
+    pq_setting setting = {.file = "sweep.yaml", .key = &name, .value = &value};
+    const char *override = "quant.quantizer=pot";
+    ck_assert_int_eq(pq_config_load_settings(NULL, &setting, 1, &override, 1, &config, &err), PQ_OK);
+    ck_assert_int_eq(config->quant.levels, 31);
+    char *text = pq_config_value(config, "quant.levels");
+    ck_assert_str_eq(text, "31");
+    free(text);
+    ck_assert_ptr_null(pq_config_value(config, "quant.level"));
+    ck_assert_ptr_null(pq_config_value(config, "quant"));
+    pq_config_destroy(config);
+    value.text = "8"; /* only together with pot is it wrong */
+    ck_assert_int_eq(pq_config_load_settings(NULL, &setting, 1, &override, 1, &config, &err), PQ_ERR_USAGE);
+    ck_assert_msg(strncmp(err.message, "sweep.yaml:7: quant.levels: ", 28) == 0, "%s", err.message);
+    name.text = "quant.level";
+    ck_assert_int_eq(pq_config_load_settings(NULL, &setting, 1, NULL, 0, &config, &err), PQ_ERR_USAGE);
+    ck_assert_str_eq(err.message, "sweep.yaml:7: quant.level: unknown key; did you mean quant.levels?");
+}
+END_TEST
+
+START_TEST(a_run_has_its_config_but_for_what_training_fills_in) {
+    pq_error err = {0};
+    pq_config *now = load("init: {from: x}\nrun: {dir: a}", NULL);
+    pq_config *run = load("init: {from: x}\nrun: {dir: b}\nmodel: {width: 8}\ntrain: {context: 4}", NULL);
+    ck_assert_int_eq(pq_config_check_same(run, now, &err), PQ_OK);
+    ck_assert_int_eq(pq_config_check_same(now, run, &err), PQ_ERR_USAGE);
+    ck_assert_str_eq(err.message, "model.width: the run was trained with null, found 8");
+    pq_config_destroy(now);
+    now = load("init: {from: x}\neval: {every: 9}", NULL);
+    ck_assert_int_eq(pq_config_check_same(run, now, &err), PQ_ERR_USAGE);
+    ck_assert_str_eq(err.message, "eval.every: the run was trained with 250, found 9");
+    pq_config_destroy(now);
+    pq_config_destroy(run);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("config reader");
     TCase *tests = tcase_create("all");
@@ -379,6 +418,8 @@ int main(void) {
     tcase_add_test(tests, files_are_read_and_missing_ones_named);
     tcase_add_test(tests, numbers_do_not_follow_the_locale);
     tcase_add_test(tests, only_declared_keys_change_on_resume);
+    tcase_add_test(tests, settings_of_another_file_name_it);
+    tcase_add_test(tests, a_run_has_its_config_but_for_what_training_fills_in);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }
