@@ -408,6 +408,68 @@ START_TEST(granularities) {
 }
 END_TEST
 
+/* One codebook in every granularity, by each method and on each grid: scales lie on the grid, the matrix is
+ * what its codes say, and the least squared error is no worse than absmax and than leaving all at 0. */
+static void check_everywhere(const pq_codebook *b, const float *w) {
+    enum { R = 8, C = 128, N = R * C };
+    static const size_t groups[] = {32, 64, C, 4 * C, N};
+    float scale[N / 32], out[N], decoded;
+    uint8_t codes[N];
+    for (size_t k = 0; k < sizeof groups / sizeof *groups * 3; k++) {
+        size_t group = groups[k / 3];
+        double errors[2] = {0}, power = 0;
+        for (int mse = 0; mse < 2; mse++) {
+            pq_scale_options options = {.method = mse ? PQ_SCALE_MSE : PQ_SCALE_ABSMAX,
+                                        .grid = (pq_scale_grid)(k % 3)};
+            ck_assert_int_eq(pq_matrix_fit(b, &options, w, R, C, group, scale, NULL), PQ_OK);
+            pq_matrix_fake_quantize(b, w, R, C, group, scale, out);
+            pq_matrix_encode(b, w, R, C, group, scale, codes);
+            power = 0;
+            for (size_t i = 0; i < N; i++) {
+                pq_decode(b, &codes[i], scale[i / group], &decoded, 1);
+                REQUIRE(to_bits(decoded) == to_bits(out[i]), "%s %d, groups of %zu: weight %zu",
+                        b->type->name, b->levels, group, i);
+                errors[mse] += ((double)w[i] - (double)out[i]) * ((double)w[i] - (double)out[i]);
+                power += (double)w[i] * (double)w[i];
+            }
+            for (size_t i = 0; i < pq_scale_count(R, C, group); i++)
+                ck_assert(pq_scale_to_grid(scale[i], options.grid) == scale[i]);
+        }
+        REQUIRE(errors[1] <= errors[0] * 1.00001 && errors[1] < power / 2, "%s %d, groups of %zu: error %g",
+                b->type->name, b->levels, group, errors[1] / power);
+    }
+}
+
+/* Every number of levels up to 128 that a quantizer takes, and ranges of those that take them. */
+START_TEST(every_level_count) {
+    static const int expected[] = {31, 5, 63, 0, 5}; /* in the order of the table */
+    float w[8 * 128];
+    for (size_t i = 0; i < 8 * 128; i += 2) {
+        double pair[2];
+        pq_random_normal2(6, PQ_STREAM_INIT, 0, i, pair);
+        w[i] = (float)(pair[0] * 0.02), w[i + 1] = (float)(pair[1] * 0.02);
+    }
+    const pq_quantizer *type = pq_quantizer_at((size_t)_i);
+    pq_codebook b;
+    int made = 0;
+    for (int levels = -1; levels <= 300; levels++) {
+        if (pq_codebook_init(&b, type->name, levels, NULL, PQ_ROUND_NEAREST, NULL) != PQ_OK) continue;
+        ck_assert_int_eq(b.levels, levels);
+        check_everywhere(&b, w);
+        made++;
+    }
+    ck_assert_int_eq(made, expected[_i]);
+    for (int low = 1; low <= 64; low *= 2)
+        for (int high = 1; high <= 64; high *= 2) {
+            const double range[] = {-low, high};
+            if (low > 4 * high || high > 4 * low) continue; /* far from symmetric weights do not fit */
+            if (pq_codebook_init(&b, type->name, 0, range, PQ_ROUND_NEAREST, NULL) == PQ_OK &&
+                low + high < 128)
+                check_everywhere(&b, w);
+        }
+}
+END_TEST
+
 /* The table itself: fixed ids, each name and id once, each quantizer under the laws. */
 START_TEST(table) {
     static const struct {
@@ -446,6 +508,9 @@ int main(void) {
     tcase_add_loop_test(laws, law5_fit_edges, 0, CASES);
     tcase_add_loop_test(laws, law7_surrogate, 0, CASES);
     tcase_add_loop_test(laws, granularities, 0, CASES);
+    size_t quantizers = 0;
+    while (pq_quantizer_at(quantizers)) quantizers++;
+    tcase_add_loop_test(laws, every_level_count, 0, (int)quantizers);
     suite_add_tcase(suite, laws);
     printf("kernels: %s\n", pq_kernels_get()->name);
     return run_suite(suite);
