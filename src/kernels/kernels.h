@@ -37,6 +37,12 @@ typedef struct pq_pow2_grid {
     bool whole;   /* magnitudes are rounded to integers first, half to even */
 } pq_pow2_grid;
 
+/* What distillation mixes: the share of the teacher's term, the temperature of both softmaxes, and the factor of
+ * the whole gradient (1 / targets). */
+typedef struct pq_distill_mix {
+    float weight, temperature, factor;
+} pq_distill_mix;
+
 /* Floats of scratch that attention needs a thread. */
 size_t pq_attention_scratch(size_t T, size_t head_size);
 

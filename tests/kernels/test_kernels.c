@@ -205,6 +205,49 @@ START_TEST(cross_entropy) {
 }
 END_TEST
 
+/* Against ref/; equal logits, weight 0 and NaN are facts that each set must meet itself. */
+START_TEST(distillation) {
+    const pq_kernels *fast = pq_kernels_of(_i < 2 ? sets[_i] : "ref"), *ref = pq_kernels_of("ref");
+    if (!fast) return;
+    const size_t vocabs[] = {1, 2, 15, 16, 17, 65, 5003};
+    const float weights[] = {0, 0.3f, 1}, temperatures[] = {1, 2, 0.5f};
+    for (int v = 0; v < 7; v++)
+        for (int k = 0; k < 9; k++) {
+            size_t V = vocabs[v], stride = V + 3, n = 4 * stride;
+            pq_distill_mix mix = {
+                .weight = weights[k / 3], .temperature = temperatures[k % 3], .factor = 0.25f};
+            float *x = numbers(n, 1, 4), *y = numbers(n, 2, 4), *a = copy(x, n), *b = copy(x, n),
+                  *s = copy(y, n), *t = copy(y, n), la[4], lb[4], ka[4], kb[4];
+            int32_t targets[4] = {0, -1, (int32_t)V - 1, (int32_t)V / 2};
+            fast->distill_cross_entropy(a, s, stride, targets, la, ka, &mix, 4, V);
+            ref->distill_cross_entropy(b, t, stride, targets, lb, kb, &mix, 4, V);
+            near(la, lb, 4, 1e-6, 1, "loss");
+            near(ka, kb, 4, 3e-6, 1, "divergence"); /* rounded arguments of exp up to 50 */
+            near(a, b, n, 1e-6, 1, "distilled gradient");
+            ck_assert(la[1] == 0 && ka[1] == 0 && a[stride] == 0 && a[stride + V - 1] == 0);
+            if (mix.weight == 0) { /* the bits of cross-entropy alone */
+                float *plain = copy(x, n);
+                fast->cross_entropy(plain, stride, targets, lb, true, 0.25f, 4, V);
+                ck_assert_mem_eq(la, lb, sizeof la);
+                ck_assert_mem_eq(a, plain, n * sizeof *a);
+                free(plain);
+            }
+            memcpy(a, y, n * sizeof *a), memcpy(s, y, n * sizeof *s);
+            fast->distill_cross_entropy(a, s, stride, targets, la, ka, &mix, 4, V);
+            for (int r = 0; r < 4; r++) {
+                ck_assert_float_eq(ka[r], 0);
+                for (size_t i = 0; i < V && mix.weight == 1; i++)
+                    ck_assert_float_eq(a[(size_t)r * stride + i], 0);
+            }
+            memcpy(a, x, n * sizeof *a), memcpy(s, y, n * sizeof *s);
+            s[2 * stride] = NAN;
+            fast->distill_cross_entropy(a, s, stride, targets, la, ka, &mix, 4, V);
+            ck_assert(isnan(ka[2]) && !isnan(ka[3]) && !isnan(la[2]));
+            free(x), free(y), free(a), free(b), free(s), free(t);
+        }
+}
+END_TEST
+
 START_TEST(adamw_and_sums) {
     const pq_kernels *fast = pq_kernels_of(sets[_i]), *ref = pq_kernels_of("ref");
     if (!fast) return;
@@ -272,6 +315,7 @@ int main(void) {
     tcase_add_loop_test(tc, dropout, 0, 2);
     tcase_add_loop_test(tc, attention, 0, 2);
     tcase_add_loop_test(tc, cross_entropy, 0, 2);
+    tcase_add_loop_test(tc, distillation, 0, 3);
     tcase_add_loop_test(tc, adamw_and_sums, 0, 2);
     tcase_add_test(tc, gemm);
     suite_add_tcase(suite, tc);
