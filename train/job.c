@@ -9,9 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "formats/packed.h"
-#include "store/checkpoint.h"
-#include "store/run.h"
+#include "store/model_read.h"
 #include "train/metrics.h"
 #include "train/ptq.h"
 
@@ -19,19 +17,7 @@
 
 static pq_status load_parent(const char *spec, bool with_moments, pq_model **model, pq_training_state *state,
                              pq_error *err) {
-    char *path;
-    pq_model_kind kind;
-    pq_packed *packed = NULL;
-    PQ_TRY(pq_model_locate(spec, &path, &kind, err));
-    pq_status status;
-    if (kind == PQ_MODEL_CHECKPOINT) {
-        status = pq_checkpoint_read(path, model, with_moments ? state : NULL, err);
-    } else {
-        status = pq_packed_open(path, &packed, err);
-        if (status == PQ_OK) status = pq_packed_to_model(packed, model, err);
-        pq_packed_close(packed);
-    }
-    free(path);
+    pq_status status = pq_model_read(spec, model, with_moments ? state : NULL, err);
     if (status != PQ_OK) return pq_prefix(err, status, "init.from");
     if (with_moments && !state->m)
         return PQ_FAIL(err, PQ_ERR_USAGE,

@@ -12,8 +12,7 @@
 #include "config/config.h"
 #include "data/shards.h"
 #include "potqat/tokenizer.h"
-#include "store/checkpoint.h"
-#include "store/run.h"
+#include "store/model_read.h"
 #include "train/metrics.h"
 
 /* A member that could not be made (lack of memory, text that is not UTF-8) makes `*status` say so. */
@@ -95,18 +94,20 @@ static pq_status describe_packed(const pq_packed *packed, const char *path, json
     return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", path);
 }
 
-static pq_status describe_checkpoint(const char *path, bool verify, json_t *out, pq_error *err) {
+/* A checkpoint or a Hugging Face folder, packed in memory. */
+static pq_status describe_model(const char *path, pq_model_kind kind, bool verify, json_t *out,
+                                pq_error *err) {
     pq_model *model;
     pq_packed *packed;
     pq_config *config = NULL;
     pq_training_state state = {0};
-    PQ_TRY(pq_checkpoint_read(path, &model, &state, err));
+    PQ_TRY(pq_model_read(path, &model, &state, err));
     pq_status status = PQ_OK;
-    put(out, "moments", json_boolean(state.m != NULL), &status, err);
+    if (kind == PQ_MODEL_CHECKPOINT) put(out, "moments", json_boolean(state.m != NULL), &status, err);
     if (state.state) put(out, "state", json_string(state.state), &status, err);
     pq_training_state_deinit(&state);
     if (status == PQ_OK && verify && model->config) {
-        status = pq_config_from_text(model->config, strlen(model->config), "the checkpoint's config", NULL, 0,
+        status = pq_config_from_text(model->config, strlen(model->config), "the model's config", NULL, 0,
                                      &config, err);
         pq_config_destroy(config);
     }
@@ -156,11 +157,12 @@ static pq_status describe(const char *spec, bool verify, json_t *out, pq_error *
         return describe_shards(spec, out, err);
     }
     PQ_TRY(pq_model_locate(spec, &path, &kind, err));
-    put(out, "kind", json_string(kind == PQ_MODEL_CHECKPOINT ? "checkpoint" : "packed model"), &status, err);
+    static const char *const kinds[] = {"checkpoint", "packed model", "Hugging Face folder"};
+    put(out, "kind", json_string(kinds[kind]), &status, err);
     put(out, "path", json_string(path), &status, err);
     put(out, "file_bytes", integer(stat(path, &info) == 0 ? (uint64_t)info.st_size : 0), &status, err);
-    if (status == PQ_OK && kind == PQ_MODEL_CHECKPOINT) {
-        status = describe_checkpoint(path, verify, out, err);
+    if (status == PQ_OK && kind != PQ_MODEL_PACKED) {
+        status = describe_model(path, kind, verify, out, err);
     } else if (status == PQ_OK && (status = pq_packed_open(path, &packed, err)) == PQ_OK) {
         status = describe_packed(packed, path, out, err);
         pq_packed_close(packed);

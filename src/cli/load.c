@@ -1,26 +1,15 @@
-/* Owns the way from a MODEL argument to a model in memory. */
+/* Owns the way from a MODEL argument to what commands work on: a model, the engine's form, a tokenizer. */
 #include "cli/load.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-#include "store/checkpoint.h"
-#include "store/run.h"
+#include "base/file.h"
+#include "data/dataset.h"
+#include "store/model_read.h"
 
 pq_status pq_load_model(const char *spec, pq_model **out, pq_error *err) {
-    char *path;
-    pq_model_kind kind;
-    pq_packed *packed;
-    pq_status status;
-    *out = NULL;
-    PQ_TRY(pq_model_locate(spec, &path, &kind, err));
-    if (kind == PQ_MODEL_CHECKPOINT) {
-        status = pq_checkpoint_read(path, out, NULL, err);
-    } else if ((status = pq_packed_open(path, &packed, err)) == PQ_OK) {
-        status = pq_packed_to_model(packed, out, err);
-        pq_packed_close(packed);
-    }
-    free(path);
-    return status;
+    return pq_model_read(spec, out, NULL, err);
 }
 
 pq_status pq_load_packed(const char *spec, pq_packed **out, pq_error *err) {
@@ -32,10 +21,64 @@ pq_status pq_load_packed(const char *spec, pq_packed **out, pq_error *err) {
     PQ_TRY(pq_model_locate(spec, &path, &kind, err));
     if (kind == PQ_MODEL_PACKED) {
         status = pq_packed_open(path, out, err);
-    } else if ((status = pq_checkpoint_read(path, &model, NULL, err)) == PQ_OK) {
+    } else if ((status = pq_model_read(spec, &model, NULL, err)) == PQ_OK) {
         status = pq_packed_from_model(model, out, err);
         pq_model_destroy(model);
     }
     free(path);
     return status;
+}
+
+/* ---- tokenizers ---- */
+
+static pq_status from_file(const char *path, pq_tokenizer **out, pq_error *err) {
+    pq_file_view view;
+    PQ_TRY(pq_file_read(path, &view, err));
+    pq_status status = pq_tokenizer_from_json(view.data, view.size, out, err);
+    pq_file_view_close(&view);
+    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", path);
+}
+
+static pq_status from_model(const char *spec, pq_tokenizer **out, pq_error *err) {
+    pq_model *model;
+    PQ_TRY(pq_load_model(spec, &model, err));
+    pq_status status = model->tokenizer
+                           ? pq_tokenizer_from_json(model->tokenizer, strlen(model->tokenizer), out, err)
+                           : PQ_FAIL(err, PQ_ERR_USAGE, "%s carries no tokenizer itself", spec);
+    pq_model_destroy(model);
+    return status;
+}
+
+static pq_status from_text(const char *path, pq_tokenizer **out, pq_error *err) {
+    pq_dataset *dataset;
+    const pq_data_options options = {.path = path, .tokenizer = "char", .split = {0.8, 0.1, 0.1}};
+    PQ_TRY(pq_dataset_open(&options, &dataset, err));
+    char *json = pq_tokenizer_to_json(pq_dataset_tokenizer(dataset));
+    pq_status status = json ? pq_tokenizer_from_json(json, strlen(json), out, err)
+                            : PQ_FAIL(err, PQ_ERR_MEMORY, "the tokenizer could not be allocated");
+    free(json);
+    pq_dataset_close(dataset);
+    return status;
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t length = strlen(text), tail = strlen(end);
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+pq_status pq_load_tokenizer(const char *spec, pq_tokenizer **out, pq_error *err) {
+    *out = NULL;
+    if (strcmp(spec, "byte") == 0) return pq_tokenizer_create("byte", "", 0, out, err);
+    if (ends_with(spec, ".json")) return from_file(spec, out, err);
+    if (pq_folder_exists(spec)) {
+        char *path = pq_path_join(spec, "tokenizer.json");
+        if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+        bool there = pq_file_exists(path);
+        pq_status status = there ? from_file(path, out, err) : from_model(spec, out, err);
+        free(path);
+        return status;
+    }
+    if (strchr(spec, '@') || ends_with(spec, ".h5") || ends_with(spec, ".safetensors"))
+        return from_model(spec, out, err);
+    return from_text(spec, out, err);
 }

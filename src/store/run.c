@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "formats/foreign.h"
 
 /* config.yaml last: while it stands the folder is known as a run, so a removal that was cut short goes on. */
 static const char *const run_files[] = {
@@ -326,7 +327,12 @@ pq_status pq_model_locate(const char *spec, char **path, pq_model_kind *kind, pq
     char *dir;
     *path = NULL;
     *kind = PQ_MODEL_CHECKPOINT;
-    if (pq_folder_exists(spec)) return locate_in_run(spec, "best", path, err);
+    if (pq_folder_exists(spec)) {
+        if (pq_run_check(spec, NULL) == PQ_OK || !pq_hf_looks_like(spec))
+            return locate_in_run(spec, "best", path, err);
+        *kind = PQ_MODEL_HF;
+        return pq_copy_text(spec, path, err);
+    }
     if (pq_file_exists(spec)) {
         if (ends_with(spec, ".safetensors"))
             *kind = PQ_MODEL_PACKED;
@@ -334,7 +340,7 @@ pq_status pq_model_locate(const char *spec, char **path, pq_model_kind *kind, pq
             return PQ_FAIL(
                 err, PQ_ERR_USAGE,
                 "%s is no MODEL: expected a run folder, RUN@best, RUN@last, RUN@ITER, a checkpoint "
-                "(.h5) or a packed model (.safetensors)",
+                "(.h5), a packed model (.safetensors) or a Hugging Face folder",
                 spec);
         return pq_copy_text(spec, path, err);
     }

@@ -29,8 +29,8 @@ pq_status pq_run_checkpoints(const char *dir, int64_t **iters, size_t *count, pq
 pq_status pq_run_prune(const char *dir, size_t keep, pq_error *err);
 
 /* What a MODEL argument names: a run folder (its best), RUN@best, RUN@last, RUN@N, a checkpoint .h5, a packed
- * .safetensors. The file must exist. */
-typedef enum pq_model_kind { PQ_MODEL_CHECKPOINT, PQ_MODEL_PACKED } pq_model_kind;
+ * .safetensors, a Hugging Face folder (config.json, and no config.yaml). The file or folder must exist. */
+typedef enum pq_model_kind { PQ_MODEL_CHECKPOINT, PQ_MODEL_PACKED, PQ_MODEL_HF } pq_model_kind;
 pq_status pq_model_locate(const char *spec, char **path, pq_model_kind *kind, pq_error *err);
 
 #endif

@@ -1,0 +1,69 @@
+/* Where a parameter's values stand in another program's file, and the way from there to fp32 and back. */
+#ifndef PQ_FORMATS_ORIGIN_H
+#define PQ_FORMATS_ORIGIN_H
+
+#include "base/file.h"
+#include "formats/foreign.h"
+#include "formats/safetensors.h"
+
+/* Values of one parameter, row-major, in a mapped file. */
+typedef struct pq_origin {
+    const char *file, *name; /* for errors */
+    const void *data;        /* need not be aligned */
+    const char *dtype;       /* F32, F16 or BF16 */
+    bool transposed;         /* [columns][rows] instead of our [rows][columns] */
+} pq_origin;
+
+/* A tensor of a foreign file, by the name that gpt2_params.def gives it. */
+typedef struct pq_named {
+    const char *name; /* prefixes left out; leads into tensor->name */
+    const char *file;
+    const pq_safetensor *tensor;
+} pq_named;
+
+/* All tensors of one or several safetensors files. */
+typedef struct pq_tensors {
+    struct pq_tensors_file {
+        char *path;
+        pq_file_view view;
+        pq_safetensors parsed;
+    } * files; /* [file_count] */
+    size_t file_count;
+    pq_named *list; /* [count], sorted by name */
+    size_t count;
+} pq_tensors;
+
+/* Map and parse `paths`, and collect their tensors without the prefixes "_orig_mod." and "transformer.". Mask
+ * buffers (h.N.attn.bias, h.N.attn.masked_bias) are left out. A name that comes twice is an error. */
+pq_status pq_tensors_open(const char *const *paths, size_t count, pq_tensors *out, pq_error *err);
+void pq_tensors_close(pq_tensors *tensors);
+const pq_named *pq_tensors_find(const pq_tensors *tensors, const char *name); /* NULL: absent */
+
+/* The dimension `d` of a tensor of two dimensions; PQ_ERR_FORMAT where there is no such tensor. */
+pq_status pq_tensors_dimension(const pq_tensors *tensors, const char *name, size_t d, int64_t *out,
+                               pq_error *err);
+/* Layers and biases by the names that are there, vocabulary and context by wte and wpe; `what` stands for the
+ * files in errors. Leaves heads and gelu_tanh alone. */
+pq_status pq_tensors_shape(const pq_tensors *tensors, const char *what, pq_gpt2_shape *shape, pq_error *err);
+
+/* A model of `shape` from exactly these tensors, the head tied. `transposed`: the block matrices are stored
+ * [inputs][outputs]. */
+pq_status pq_tensors_to_model(const pq_tensors *tensors, const char *what, const pq_gpt2_shape *shape,
+                              bool transposed, pq_model **out, pq_error *err);
+
+/* Whether this row of the table is one of the four matrices that Hugging Face stores transposed. */
+bool pq_stored_transposed(pq_param_id id);
+
+/* out[param->count] = the values as fp32, in our order; their pages are let go afterwards. PQ_ERR_FORMAT
+ * where one is not finite. */
+pq_status pq_origin_read(const pq_origin *origin, const pq_param *param, float *out, pq_error *err);
+/* The way back: `values` into `out`, in the type and order named; *largest_error is absolute, infinite where
+ * a value is beyond the type's range. */
+pq_status pq_origin_write(const char *dtype, bool transposed, const pq_param *param, const float *values,
+                          void *out, double *largest_error, pq_error *err);
+
+/* The readers behind pq_foreign_read. */
+pq_status pq_hf_read(const char *folder, pq_model **out, pq_error *err);
+pq_status pq_llmc_read(const char *path, pq_model **out, pq_error *err);
+
+#endif
