@@ -217,6 +217,7 @@ static pq_status sort_lines(pq_report *report, pq_report_run *run, pq_error *err
         const char *split = pq_report_word(line, "split", NULL);
         double loss = pq_report_number(line, "loss", NULL);
         int64_t iter = integer_or(line, "iter", 0);
+        run->has_matrices = run->has_matrices || json_object_get(line, "matrix");
         if (!split || isnan(loss)) continue;
         if (strcmp(split, "train") == 0 && !json_object_get(line, "protocol")) {
             run->training[run->training_count++] = (pq_report_point){iter, loss};
@@ -304,20 +305,22 @@ static pq_status read_run(pq_report *report, pq_report_run *run, pq_error *err) 
     describe_quantizer(run);
     /* What is not quantized counts 4 bytes, as in fp32_bytes. */
     double quantized = pq_report_number(run->info, "quantized_parameters", NULL);
-    if (quantized > 0)
+    if (quantized == 0)
+        run->bits_a_weight = 32;
+    else if (quantized > 0)
         run->bits_a_weight = 8 * (run->weight_bytes - (run->fp32_bytes - 4 * quantized)) / quantized;
     PQ_TRY(read_speed(run, err));
-    return sort_lines(report, run, err);
+    PQ_TRY(sort_lines(report, run, err));
+    return pq_report_read_windows(run, err);
 }
 
 pq_status pq_report_read(const char *const *dirs, size_t count, pq_report *out, pq_error *err) {
     *out = (pq_report){0};
     if (!count) return PQ_FAIL(err, PQ_ERR_USAGE, "a report needs at least one run folder");
-    PQ_TRY(pq_calloc(count, sizeof *out->runs, "runs", &out->runs, err));
-    out->count = count;
-    for (size_t i = 0; i < count; i++) out->runs[i].dir = dirs[i];
-    for (size_t i = 0; i < count; i++) PQ_TRY(read_run(out, &out->runs[i], err));
-    return make_labels(out, err);
+    PQ_TRY(pq_report_find_runs(dirs, count, out, err));
+    for (size_t i = 0; i < out->count; i++) PQ_TRY(read_run(out, &out->runs[i], err));
+    PQ_TRY(make_labels(out, err));
+    return pq_report_find_points(out, err);
 }
 
 void pq_report_deinit(pq_report *report) {
@@ -328,14 +331,18 @@ void pq_report_deinit(pq_report *report) {
             free(run->settings[k].value);
         }
         free(run->settings);
+        free(run->dir);
         free(run->label);
         free(run->config);
+        free(run->windows);
         free(run->evals);
         free(run->training);
         json_decref(run->info);
         json_decref(run->metrics);
         json_decref(run->timing);
     }
+    for (size_t i = 0; i < report->swept_count; i++) free(report->swept[i]);
+    free(report->swept);
     free(report->runs);
     free(report->groups);
     *report = (pq_report){0};
@@ -372,64 +379,4 @@ const char *pq_report_group_name(const pq_report_group *group, char *out, size_t
     if (group->stride >= 0) snprintf(stride, sizeof stride, ", stride %lld", (long long)group->stride);
     snprintf(out, bytes, "%s, %s%s%s", group->split, group->protocol, context, stride);
     return out;
-}
-
-#define UNKNOWN "–"
-
-pq_text pq_text_count(double value) {
-    pq_text text = {UNKNOWN};
-    char digits[40];
-    if (!(fabs(value) < 1e15)) return text;
-    int length = snprintf(digits, sizeof digits, "%.0f", value), o = 0;
-    for (int i = 0; i < length; i++) {
-        if (i > (digits[0] == '-') && (length - i) % 3 == 0) text.at[o++] = ',';
-        text.at[o++] = digits[i];
-    }
-    text.at[o] = 0;
-    return text;
-}
-
-static pq_text with_error(double value, double se, int digits) {
-    pq_text text = {UNKNOWN};
-    if (isnan(value)) return text;
-    int length = snprintf(text.at, sizeof text.at, fabs(value) < 1e6 ? "%.*f" : "%.*e", digits, value);
-    if (!isnan(se) && length < 30)
-        snprintf(text.at + length, sizeof text.at - (size_t)length, fabs(se) < 1e6 ? " ± %.*f" : " ± %.*e",
-                 digits, se);
-    return text;
-}
-
-pq_text pq_text_loss(double loss, double se) {
-    return with_error(loss, se, 4);
-}
-
-pq_text pq_text_perplexity(double loss, double se) {
-    double perplexity = exp(loss);
-    return with_error(perplexity, perplexity * se, perplexity < 100 ? 3 : perplexity < 1e4 ? 1 : 0);
-}
-
-pq_text pq_text_bytes(double bytes) {
-    pq_text text = {UNKNOWN};
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
-    int unit = 0;
-    if (isnan(bytes)) return text;
-    for (; bytes >= 1000 && unit < 4; unit++) bytes /= 1000;
-    snprintf(text.at, sizeof text.at, "%.*f %s",
-             unit == 0     ? 0
-             : bytes < 10  ? 2
-             : bytes < 100 ? 1
-                           : 0,
-             bytes, units[unit]);
-    return text;
-}
-
-pq_text pq_text_seconds(double seconds) {
-    pq_text text = {UNKNOWN};
-    if (!(seconds >= 0 && seconds < 1e12)) return text;
-    long long s = llround(seconds);
-    if (s >= 3600)
-        snprintf(text.at, sizeof text.at, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
-    else
-        snprintf(text.at, sizeof text.at, "%lld:%02lld", s / 60, s % 60);
-    return text;
 }

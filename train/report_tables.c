@@ -218,41 +218,54 @@ pq_status pq_html_facts(FILE *out, const pq_report *report, pq_error *err) {
     return status;
 }
 
-/* Keys whose values are not the same in all runs; where a run stands and with how many threads it ran (run.*)
- * is no difference. */
-void pq_html_differences(FILE *out, const pq_report *report) {
-    bool any = false;
-    fputs("<h2>Config differences</h2>\n", out);
+/* Whether the runs that have a config do not agree in a key. */
+static bool differs(const pq_report *report, const char *key, const char *value) {
+    for (size_t i = 0; i < report->count; i++) {
+        const char *other = pq_report_setting_value(&report->runs[i], key);
+        if (report->runs[i].config && (!other || strcmp(other, value) != 0)) return true;
+    }
+    return false;
+}
+
+/* One row a key, a column a run; `equal` chooses keys in which all agree (one column then). Returns how many.
+ * Where a run stands and with how many threads it ran (run.*) is no difference. */
+static size_t write_keys(FILE *out, const pq_report *report, bool equal) {
+    size_t rows = 0, columns = equal ? 1 : report->count;
     for (size_t r = 0; r < report->count; r++) {
         for (size_t k = 0; k < report->runs[r].setting_count; k++) {
             const char *key = report->runs[r].settings[k].key, *value = report->runs[r].settings[k].value;
-            bool seen = false, differs = false;
-            for (size_t i = 0; i < report->count; i++) {
-                const char *other = pq_report_setting_value(&report->runs[i], key);
-                if (i < r && other) seen = true; /* listed with that run */
-                if (report->runs[i].config && (!other || strcmp(other, value) != 0)) differs = true;
-            }
-            if (seen || !differs || strncmp(key, "run.", 4) == 0) continue;
-            if (!any) {
-                pq_html_open_table(out, "words", "Config differences");
+            bool seen = false; /* listed with a run before */
+            for (size_t i = 0; i < r; i++) seen = seen || pq_report_setting_value(&report->runs[i], key);
+            if (seen || differs(report, key, value) == equal || strncmp(key, "run.", 4) == 0) continue;
+            if (rows++ == 0) {
+                pq_html_open_table(out, "words", equal ? "Keys in which all agree" : "Config differences");
                 fputs("<thead><tr><th scope=\"col\">Key</th>", out);
-                for (size_t i = 0; i < report->count; i++)
-                    pq_html_element(out, "<th scope=\"col\">", report->runs[i].label, "</th>");
+                for (size_t i = 0; i < columns; i++)
+                    pq_html_element(out, "<th scope=\"col\">", equal ? "All runs" : report->runs[i].label,
+                                    "</th>");
                 fputs("</tr></thead>\n<tbody>\n", out);
             }
-            any = true;
             pq_html_element(out, "<tr><th scope=\"row\">", key, "</th>");
-            for (size_t i = 0; i < report->count; i++) {
-                const char *other = pq_report_setting_value(&report->runs[i], key);
-                pq_html_element(out, "<td>", other ? other : "–", "</td>");
+            for (size_t i = 0; i < columns; i++) {
+                const char *other = equal ? value : pq_report_setting_value(&report->runs[i], key);
+                const char *first = pq_report_setting_value(&report->runs[0], key);
+                bool marked = !equal && i && (!other || !first || strcmp(other, first) != 0);
+                pq_html_element(out, marked ? "<td><mark>" : "<td>", other ? other : "–",
+                                marked ? "</mark></td>" : "</td>");
             }
             fputs("</tr>\n", out);
         }
     }
-    if (any)
-        pq_html_close_table(out);
-    else
-        fputs("<p>None: the configs agree in every key.</p>\n", out);
+    if (rows) pq_html_close_table(out);
+    return rows;
+}
+
+void pq_html_differences(FILE *out, const pq_report *report) {
+    fputs("<h2>Config differences</h2>\n", out);
+    if (!write_keys(out, report, false)) fputs("<p>None: the configs agree in every key.</p>\n", out);
+    fputs("<details><summary>Keys in which all agree</summary>\n", out);
+    if (!write_keys(out, report, true)) fputs("<p>None.</p>\n", out);
+    fputs("</details>\n", out);
 }
 
 /* How a number of a matrix line is shown: shares (reals of the named keys) as per cent, the rest plainly. */

@@ -1,14 +1,13 @@
-/* Owns the plain forms of a report: tables for a terminal, JSON, CSV. */
+/* Owns the plain forms of a report: tables for a terminal, JSON. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/memory.h"
 #include "train/report.h"
 #include "train/report_data.h"
 
-enum { COLUMNS = 10, WIDTH = 160 };
+enum { COLUMNS = 12, WIDTH = 160 };
 
 /* A row of a table; the widest cell decides the width of its column. */
 typedef struct row {
@@ -60,19 +59,35 @@ static void fill_row(row *r, const pq_report_run *run, const pq_report_summary *
     set_cell(r, 7, pq_text_bytes(run->weight_bytes).at);
     set_cell(r, 8, pq_text_count(run->tokens_per_s).at);
     set_cell(r, 9, pq_text_seconds(run->elapsed_s).at);
+    double half = PQ_REPORT_95 * s->last->loss_se;
+    set_cell(r, 10, pq_text_interval(s->last->loss - half, s->last->loss + half, 4).at);
+}
+
+/* To the first run under the protocol, in pairs, ± half of the 95 % interval. */
+static void fill_difference(row *r, const pq_report *report, size_t group, size_t index, size_t reference) {
+    size_t freedom;
+    pq_difference d = pq_report_pair(report, group, index, reference, &freedom);
+    set_cell(r, 11, pq_text_difference(d).at);
+    if (index == reference)
+        set_cell(r, 11, "reference");
+    else if (isfinite(d.mean))
+        snprintf(r->cells[11], WIDTH, "%s ± %.4f", pq_text_difference(d).at, d.se * pq_report_t(freedom));
 }
 
 static pq_status print_group(const pq_report *report, size_t group, FILE *out, pq_error *err) {
     static const row head = {{"run", "quantizer", "bits", "iter", "last loss", "perplexity", "best loss",
-                              "weights", "tokens/s", "time"}};
+                              "weights", "tokens/s", "time", "95 % interval", "difference"}};
     char name[128];
-    size_t used = 1;
+    size_t used = 1, reference = report->count;
     row *rows;
     PQ_TRY(pq_calloc(report->count + 1, sizeof *rows, "a table", &rows, err));
     rows[0] = head;
     for (size_t i = 0; i < report->count; i++) {
         pq_report_summary s;
-        if (pq_report_summarize(&report->runs[i], group, &s)) fill_row(&rows[used++], &report->runs[i], &s);
+        if (!pq_report_summarize(&report->runs[i], group, &s)) continue;
+        if (reference == report->count) reference = i;
+        fill_row(&rows[used], &report->runs[i], &s);
+        fill_difference(&rows[used++], report, group, i, reference);
     }
     fprintf(out, "%s%s (loss in nats a token ± standard error)\n", group ? "\n" : "",
             pq_report_group_name(&report->groups[group], name, sizeof name));
@@ -148,74 +163,6 @@ pq_status pq_report_json(const char *const *runs, size_t count, FILE *out, pq_er
         status = check_stream(out, err);
     }
     json_decref(rows);
-    pq_report_deinit(&report);
-    return status;
-}
-
-/* A text field after RFC 4180. */
-static void put_field(FILE *out, const char *text) {
-    if (!strpbrk(text, ",\"\n\r")) {
-        fputs(text, out);
-        return;
-    }
-    fputc('"', out);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', out);
-        fputc(*text, out);
-    }
-    fputc('"', out);
-}
-
-static void put_number(FILE *out, double value) {
-    fputc(',', out);
-    if (isfinite(value)) fprintf(out, "%.9g", value);
-}
-
-static void put_integer(FILE *out, int64_t value) {
-    fputc(',', out);
-    if (value >= 0) fprintf(out, "%lld", (long long)value);
-}
-
-static void write_csv(FILE *out, const pq_report *report) {
-    fputs("run,quantizer,levels,bits,split,protocol,context,stride,iter,loss,loss_se,perplexity,perplexity_"
-          "se,tokens\n",
-          out);
-    for (size_t i = 0; i < report->count; i++)
-        for (size_t k = 0; k < report->runs[i].eval_count; k++) {
-            const pq_report_run *run = &report->runs[i];
-            const pq_report_eval *eval = &run->evals[k];
-            const pq_report_group *group = &report->groups[eval->group];
-            put_field(out, run->label);
-            fputc(',', out);
-            put_field(out, run->quantizer);
-            put_integer(out, run->levels);
-            put_integer(out, run->bits);
-            fputc(',', out);
-            put_field(out, group->split);
-            fputc(',', out);
-            put_field(out, group->protocol);
-            put_integer(out, group->context);
-            put_integer(out, group->stride);
-            put_integer(out, eval->iter);
-            put_number(out, eval->loss);
-            put_number(out, eval->loss_se);
-            put_number(out, exp(eval->loss));
-            put_number(out, exp(eval->loss) * eval->loss_se);
-            put_number(out, eval->tokens);
-            fputc('\n', out);
-        }
-}
-
-pq_status pq_report_csv(const char *const *runs, size_t count, const char *path, bool overwrite,
-                        pq_error *err) {
-    pq_report report;
-    pq_file_writer writer;
-    pq_status status = pq_report_read(runs, count, &report, err);
-    if (status == PQ_OK) status = pq_file_create(path, overwrite, &writer, err);
-    if (status == PQ_OK) {
-        write_csv(writer.stream, &report);
-        status = pq_file_commit(&writer, err); /* checks the stream */
-    }
     pq_report_deinit(&report);
     return status;
 }

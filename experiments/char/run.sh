@@ -43,5 +43,5 @@ print('$model', '$split', *(f'{e[k]:.6f}' for k in ('loss', 'loss_se', 'differen
       e['weight_bytes'], '$cpu', '$commit', 'experiments/char/run.sh', sep=',')" >>"$here/results.csv"
     done
 done
-"$potqat" report "$runs/fp32" "$runs/qat" "$runs/control" --svg "$here" --overwrite --quiet
+"$potqat" report "$runs/fp32" "$runs/qat" "$runs/control" --figures "$here" --overwrite --quiet
 cat "$here/results.csv"

@@ -5,13 +5,21 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/cli.h"
+#include "store/run.h"
 #include "train/report.h"
 
-/* The runs as an array that the report functions take; heap. */
-static pq_status collect_runs(const pq_cli *cli, const char ***runs, pq_error *err) {
-    PQ_TRY(pq_calloc(pq_cli_count(cli), sizeof **runs, "arguments", runs, err));
-    for (size_t i = 0; i < pq_cli_count(cli); i++) (*runs)[i] = pq_cli_at(cli, i);
+/* The runs as an array that the report functions take, --against first; heap. */
+static pq_status collect_runs(const pq_cli *cli, const char ***runs, size_t *count, pq_error *err) {
+    const char *against = pq_cli_text(cli, "against");
+    *count = 0;
+    PQ_TRY(pq_calloc(pq_cli_count(cli) + 1, sizeof **runs, "arguments", runs, err));
+    if (against) (*runs)[(*count)++] = against;
+    for (size_t i = 0; i < pq_cli_count(cli); i++) (*runs)[(*count)++] = pq_cli_at(cli, i);
     return PQ_OK;
+}
+
+static bool is_run(const char *dir) {
+    return pq_run_check(dir, NULL) == PQ_OK;
 }
 
 /* The page goes where -o says; without any other output asked for, a single run's goes into its folder,
@@ -20,7 +28,7 @@ static pq_status write_page(const pq_cli *cli, const char *const *runs, size_t c
                             pq_error *err) {
     const char *chosen = pq_cli_text(cli, "out");
     if (!chosen && others) return PQ_OK;
-    if (!chosen && count > 1)
+    if (!chosen && (count > 1 || !is_run(runs[0])))
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "a page about several runs needs a name: -o x.html (or use --text)");
     char *own = chosen ? NULL : pq_path_join(runs[0], "report.html");
@@ -33,11 +41,11 @@ static pq_status write_page(const pq_cli *cli, const char *const *runs, size_t c
 }
 
 static pq_status run(const pq_cli *cli, pq_error *err) {
-    const char **runs, *csv = pq_cli_text(cli, "csv"), *svg = pq_cli_text(cli, "svg");
-    size_t count = pq_cli_count(cli);
+    const char **runs, *csv = pq_cli_text(cli, "csv"), *svg = pq_cli_text(cli, "figures");
+    size_t count;
     bool overwrite = pq_cli_has(cli, "overwrite"), text = pq_cli_has(cli, "text"), json = pq_cli_json(cli);
     pq_status status;
-    PQ_TRY(collect_runs(cli, &runs, err));
+    PQ_TRY(collect_runs(cli, &runs, &count, err));
     status = write_page(cli, runs, count, text || json || csv || svg, err);
     if (status == PQ_OK && csv) status = pq_report_csv(runs, count, csv, overwrite, err);
     if (status == PQ_OK && svg) status = pq_report_figures(runs, count, svg, overwrite, err);
@@ -51,31 +59,37 @@ static pq_status run(const pq_cli *cli, pq_error *err) {
 
 static const pq_flag flags[] = {
     {"text", 0, NULL, "print tables to stdout"},
-    {"csv", 0, "FILE", "write one row an evaluation"},
-    {"svg", 0, "DIR", "write each figure as an SVG file into DIR"},
+    {"csv", 0, "FILE", "write every number of curves and tables, one a row"},
+    {"figures", 0, "DIR", "write each figure as an SVG file into DIR"},
+    {"against", 0, "RUN", "put RUN first: differences are to the first run"},
     {0},
 };
 
 const pq_command pq_cmd_report = {
     .verb = "report",
-    .synopsis = "RUN... [-o x.html] [--text] [--csv FILE] [--svg DIR]",
+    .synopsis = "RUN|SWEEP... [-o x.html] [--text] [--csv FILE] [--figures DIR] [--against RUN]",
     .summary = "tables and curves of one or several runs",
     .details =
-        "Reads run folders (config.yaml, run.json, metrics.jsonl, timing.jsonl) and writes one "
-        "self-contained HTML "
-        "page: results with standard errors, curves of training and validation, sizes and speed, quantized "
-        "matrices, what differs between the configs, and the configs themselves. The page has no scripts, "
-        "fetches "
-        "nothing, and can be sent by mail.\n"
+        "Reads run folders (config.yaml, run.json, metrics.jsonl, timing.jsonl, windows-last.csv) and writes "
+        "one "
+        "self-contained HTML page: results with 95 % intervals and differences in pairs, curves of training "
+        "and "
+        "validation, perplexity against bits a weight, what goes on inside the quantized matrices, sizes and "
+        "speed, "
+        "and configs with the keys that differ. The page has no scripts, fetches nothing, and can be sent by "
+        "mail.\n"
+        "\n"
+        "A folder of runs (a sweep) stands for all of them: runs that differ in the seed alone are one "
+        "point, shown "
+        "with its mean and 95 % interval, and the loss is drawn against each swept key that is a number.\n"
         "\n"
         "Without -o and without another output, the page of a single run replaces RUN/report.html. Results "
         "of "
         "different evaluation protocols stand in tables and figures of their own, since they score different "
         "tokens. A run that is still going, or was stopped, gives a page about what is there so far.\n"
         "\n"
-        "Losses are in nats a token, with their standard error; the standard error of a perplexity is "
-        "perplexity "
-        "times that of the loss. Curves are drawn by gnuplot; without it the page has its tables and says "
+        "Losses are in nats a token. Differences are taken window by window, where both runs scored the same "
+        "windows of the same text. Curves are drawn by gnuplot; without it the page has its tables and says "
         "so.\n"
         "\n"
         "With --json the table is printed as one JSON array, an object a run and protocol.\n"
@@ -83,8 +97,9 @@ const pq_command pq_cmd_report = {
         "EXAMPLES\n"
         "potqat report runs/char-qat\n"
         "potqat report runs/char-fp32 runs/char-qat -o compare.html\n"
+        "potqat report sweeps/levels --against runs/char-fp32 -o levels.html\n"
         "potqat report runs/char-fp32 runs/char-qat --text\n"
-        "potqat report runs/* --csv evaluations.csv --svg figures\n",
+        "potqat report runs/* --csv numbers.csv --figures figures\n",
     .flags = flags,
     .writes = true,
     .least = 1,

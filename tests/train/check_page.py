@@ -10,7 +10,7 @@ import xml.etree.ElementTree
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 ALLOWED = set("""html head meta title style body main h1 h2 h3 p ul li small div table caption thead tbody tr th td br
-figure figcaption span details summary pre code svg g path circle rect text""".split())
+figure figcaption span details summary pre code svg g path circle rect text polygon mark""".split())
 
 
 class Page(html.parser.HTMLParser):
