@@ -43,7 +43,7 @@ static pq_status load_config(const pq_cli *cli, const pq_model *model, pq_config
     pq_config_destroy(*out);
     *out = NULL;
     return PQ_FAIL(err, PQ_ERR_USAGE,
-                   "quant.quantizer: expected pot, pot-zero-free, uniform or pot-released, found none");
+                   "quant.quantizer: expected pot, pot-zero-free, uniform, pot-released or apot, found none");
 }
 
 /* Writing over the checkpoint that is read would lose its moments, and the fp32 model with the packed one. */
