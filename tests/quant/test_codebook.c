@@ -107,7 +107,10 @@ START_TEST(names) {
     ck_assert(!pq_rounding_parse("Log", &rounding) && !pq_rounding_parse("", &rounding));
     ck_assert(pq_scale_method_parse("absmax", &method) && method == PQ_SCALE_ABSMAX);
     ck_assert(pq_scale_method_parse("mse", &method) && method == PQ_SCALE_MSE);
-    ck_assert(!pq_scale_method_parse("learned", &method));
+    ck_assert(pq_scale_method_parse("ema-absmax", &method) && method == PQ_SCALE_EMA_ABSMAX);
+    ck_assert(pq_scale_method_parse("percentile", &method) && method == PQ_SCALE_PERCENTILE);
+    ck_assert(pq_scale_method_parse("learned", &method) && method == PQ_SCALE_LEARNED);
+    ck_assert(!pq_scale_method_parse("largest", &method));
     ck_assert(pq_scale_grid_parse("bf16", &grid) && grid == PQ_GRID_BF16);
     ck_assert(pq_scale_grid_parse("fp32", &grid) && grid == PQ_GRID_FP32);
     ck_assert(pq_scale_grid_parse("pot", &grid) && grid == PQ_GRID_POT);
