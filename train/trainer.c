@@ -161,13 +161,15 @@ static pq_status evaluate(loop *l, pq_error *err) {
 
 static pq_status write_training_line(loop *l, double lr, double norm, pq_error *err) {
     pq_counters *c = &l->job->counters;
-    json_t *line = json_pack("{s:I, s:s, s:o, s:I, s:f, s:o}", "iter", (json_int_t)c->iter, "split", "train",
-                             "loss", pq_json_real(c->targets > 0 ? c->loss_sum / c->targets : NAN), "tokens",
-                             (json_int_t)c->targets, "lr", lr, "grad_norm", pq_json_real(norm));
+    json_t *kl = l->job->teacher ? pq_json_real(c->targets > 0 ? c->divergence_sum / c->targets : NAN) : NULL;
+    json_t *line = json_pack("{s:I, s:s, s:o, s:o*, s:I, s:f, s:o}", "iter", (json_int_t)c->iter, "split",
+                             "train", "loss", pq_json_real(c->targets > 0 ? c->loss_sum / c->targets : NAN),
+                             "kl", kl, "tokens", (json_int_t)c->targets, "lr", lr, "grad_norm",
+                             pq_json_real(norm));
     json_t *timing =
         json_pack("{s:I, s:f, s:f}", "iter", (json_int_t)c->iter, "tokens_per_s",
                   pq_progress_rate(l->progress), "elapsed_s", l->before + pq_seconds() - l->start);
-    c->loss_sum = c->targets = 0;
+    c->loss_sum = c->divergence_sum = c->targets = 0;
     pq_status status = pq_metrics_write(l->metrics, line, err);
     if (status != PQ_OK) {
         json_decref(timing);
@@ -178,8 +180,8 @@ static pq_status write_training_line(loop *l, double lr, double norm, pq_error *
 
 static pq_status note_bad_iteration(loop *l, const pq_iteration *done, pq_error *err) {
     pq_counters *c = &l->job->counters;
-    const char *what = isfinite(done->loss) ? "the gradient's norm" : "the loss";
-    double value = isfinite(done->loss) ? done->norm : done->loss;
+    const char *what = isfinite(done->objective) ? "the gradient's norm" : "the loss";
+    double value = isfinite(done->objective) ? done->norm : done->objective;
     char reason[64];
     c->bad_iters++;
     snprintf(reason, sizeof reason, "%s is %s", what, isnan(value) ? "NaN" : "infinite");
@@ -214,6 +216,7 @@ static pq_status iterate(loop *l, pq_error *err) {
     if (done.updated) {
         c->bad_iters = 0;
         c->loss_sum += done.loss * (double)done.targets;
+        c->divergence_sum += done.divergence * (double)done.targets;
         c->targets += (double)done.targets;
     }
     size_t tokens = l->job->session->graph->tokens * l->job->session->options.accumulate;
@@ -244,7 +247,11 @@ static pq_status run_loop(loop *l, bool resumed, pq_error *err) {
     const pq_config *config = l->job->config;
     pq_counters *c = &l->job->counters;
     bool first = !resumed; /* a resumed run has evaluated its first iteration already */
-    if (resumed) l->saved_iter = l->evaluated_iter = c->iter;
+    if (resumed) {
+        l->saved_iter = l->evaluated_iter = c->iter;
+        const int64_t patience = config->train.patience;
+        l->out_of_patience = patience > 0 && c->evaluations_since_best >= patience;
+    }
     for (;;) {
         bool last = c->iter >= config->train.max_iters;
         if (c->iter != l->evaluated_iter && (first || last || c->iter % config->eval.every == 0))

@@ -305,6 +305,9 @@ START_TEST(patience_and_keeping_on) {
     pq_train_result r;
     must(train("patient", still, false, -1, &r));
     ck_assert_int_lt(r.iter, 500);
+    const int64_t end = r.iter;
+    must(train("patient", still, true, -1, &r)); /* it has no more of it when resumed */
+    ck_assert_int_eq(r.iter, end);
     /* init.iter and init.optimizer: the count and the moments go on. */
     char from[300];
     must(train("parent", plain, false, -1, NULL));
