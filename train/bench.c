@@ -81,6 +81,20 @@ static void print_profile(const pq_session *session, FILE *out) {
     }
 }
 
+/* With a distill.from, whatever it names: other random weights of the same shape. */
+static pq_status make_teacher(const pq_bench *b, const pq_gpt2_shape *shape, pq_teacher **out,
+                              pq_error *err) {
+    pq_model *model;
+    *out = NULL;
+    if (!b->config->distill.from) return PQ_OK;
+    PQ_TRY(pq_model_create(shape, &model, err));
+    pq_gpt2_initialise(model, 1);
+    pq_status status = pq_teacher_create(model, b->config, (size_t)shape->vocab, NULL, (size_t)b->batch,
+                                         (size_t)b->context, out, err);
+    pq_model_destroy(model);
+    return status;
+}
+
 static pq_status run_session(const pq_bench *b, pq_model *model, double *seconds, pq_error *err) {
     const pq_config *c = b->config;
     pq_session_options options = {.batch = (size_t)b->batch,
@@ -94,14 +108,16 @@ static pq_status run_session(const pq_bench *b, pq_model *model, double *seconds
                       .beta2 = c->train.beta2,
                       .epsilon = c->train.adam_eps,
                       .weight_decay = c->train.weight_decay};
-    pq_session *session;
+    pq_session *session = NULL;
     pq_gpt2_initialise(model, 0);
     PQ_TRY(pq_ptq_scale_options(c, &options.scale, err));
     PQ_TRY(pq_ptq_rtn(c, NULL, model, err));
-    PQ_TRY(pq_session_create(model, &options, &adamw, true, &session, err));
-    pq_status status = time_iterations(session, b, seconds, err);
+    PQ_TRY(make_teacher(b, &model->params.shape, &options.teacher, err));
+    pq_status status = pq_session_create(model, &options, &adamw, true, &session, err);
+    if (status == PQ_OK) status = time_iterations(session, b, seconds, err);
     if (status == PQ_OK && b->profile) print_profile(session, b->profile);
     pq_session_destroy(session);
+    pq_teacher_destroy(options.teacher);
     return status;
 }
 

@@ -106,6 +106,19 @@ static pq_status make_model(pq_job *job, const pq_model *parent, pq_error *err) 
     return PQ_OK;
 }
 
+static pq_status open_teacher(pq_job *job, pq_error *err) {
+    const pq_config *c = job->config;
+    const pq_tokenizer *tokenizer = pq_dataset_tokenizer(job->dataset);
+    pq_model *model;
+    if (!c->distill.from) return PQ_OK;
+    pq_status status = pq_model_read(c->distill.from, &model, NULL, err);
+    if (status != PQ_OK) return pq_prefix(err, status, "distill.from");
+    status = pq_teacher_create(model, c, pq_tokenizer_vocab(tokenizer), tokenizer, (size_t)c->train.batch,
+                               (size_t)c->train.context, &job->teacher, err);
+    pq_model_destroy(model);
+    return status;
+}
+
 /* `iter`: of the first iteration. */
 static pq_status make_session(pq_job *job, int64_t iter, bool allocate, pq_error *err) {
     const pq_config *c = job->config;
@@ -133,6 +146,8 @@ static pq_status make_session(pq_job *job, int64_t iter, bool allocate, pq_error
     PQ_TRY(pq_dataset_check(job->dataset, PQ_TRAIN, (size_t)c->train.context, err));
     PQ_TRY(pq_evaluation_options_make(c, (size_t)c->train.context, &job->eval, err));
     PQ_TRY(pq_dataset_check(job->dataset, job->eval.split, job->eval.context, err));
+    PQ_TRY(open_teacher(job, err));
+    options.teacher = job->teacher;
     return pq_session_create(job->model, &options, &adamw, allocate, &job->session, err);
 }
 
@@ -226,6 +241,7 @@ pq_status pq_job_prepare(pq_config *config, const char *checkpoint, bool allocat
 void pq_job_destroy(pq_job *job) {
     if (!job) return;
     pq_session_destroy(job->session);
+    pq_teacher_destroy(job->teacher);
     pq_model_destroy(job->model);
     pq_dataset_close(job->dataset);
     free(job->parent);
@@ -244,9 +260,32 @@ pq_status pq_counters_write(const pq_job *job, char **text, pq_error *err) {
                                "best_loss_se", pq_json_real(c->best_se), "evaluations_since_best",
                                (json_int_t)c->evaluations_since_best, "bad_iters", (json_int_t)c->bad_iters,
                                "loss_sum", c->loss_sum, "targets", c->targets, "data_hash", hash);
+    if (job->teacher) {
+        snprintf(hash, sizeof hash, "%016" PRIx64, job->teacher->hash);
+        json_object_set_new(object, "teacher_hash", json_string(hash));
+        json_object_set_new(object, "divergence_sum", json_real(c->divergence_sum));
+    }
     *text = object ? json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(object);
     return *text ? PQ_OK : PQ_FAIL(err, PQ_ERR_MEMORY, "no memory for the training state");
+}
+
+/* `hash`: of the teacher of the run so far, NULL where there was none. */
+static pq_status check_teacher(const pq_job *job, const char *hash, pq_error *err) {
+    char now[24] = "";
+    if (job->teacher) snprintf(now, sizeof now, "%016" PRIx64, job->teacher->hash);
+    if (strcmp(now, hash ? hash : "") == 0) return PQ_OK;
+    if (!hash)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "distill.from: the run was trained without a teacher, now %s is one",
+                       job->config->distill.from);
+    if (!job->teacher)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "distill.from: the run was trained with a teacher (hash %s), now it is null", hash);
+    return PQ_FAIL(
+        err, PQ_ERR_USAGE,
+        "distill.from: the run was trained with another teacher (hash %s) than %s is now (hash %s)", hash,
+        job->config->distill.from, now);
 }
 
 pq_status pq_counters_read(const char *text, pq_job *job, pq_error *err) {
@@ -254,12 +293,13 @@ pq_status pq_counters_read(const char *text, pq_job *job, pq_error *err) {
     json_error_t reason;
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, &reason), *loss = NULL, *se = NULL;
     json_int_t iter, step, best, since, bad;
-    const char *hash;
+    const char *hash, *teacher = NULL;
     char expected[24];
-    int failed = json_unpack_ex(object, &reason, 0, "{s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:F, s:F, s:s}",
-                                "iter", &iter, "adam_step", &step, "best_iter", &best, "best_loss", &loss,
-                                "best_loss_se", &se, "evaluations_since_best", &since, "bad_iters", &bad,
-                                "loss_sum", &c.loss_sum, "targets", &c.targets, "data_hash", &hash);
+    int failed = json_unpack_ex(
+        object, &reason, 0, "{s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:F, s:F, s:s, s?s, s?F}", "iter", &iter,
+        "adam_step", &step, "best_iter", &best, "best_loss", &loss, "best_loss_se", &se,
+        "evaluations_since_best", &since, "bad_iters", &bad, "loss_sum", &c.loss_sum, "targets", &c.targets,
+        "data_hash", &hash, "teacher_hash", &teacher, "divergence_sum", &c.divergence_sum);
     pq_status status = PQ_OK;
     snprintf(expected, sizeof expected, "%016" PRIx64, pq_dataset_hash(job->dataset));
     if (!object || failed)
@@ -269,6 +309,7 @@ pq_status pq_counters_read(const char *text, pq_job *job, pq_error *err) {
         status = PQ_FAIL(err, PQ_ERR_USAGE,
                          "data.path: the run was trained on other tokens (hash %s) than %s gives (hash %s)",
                          hash, pq_dataset_source(job->dataset), expected);
+    if (status == PQ_OK && !job->parent) status = check_teacher(job, teacher, err);
     if (status == PQ_OK) {
         c.iter = iter, c.best_iter = best, c.evaluations_since_best = since, c.bad_iters = bad;
         c.best_loss = json_is_number(loss) ? json_number_value(loss) : INFINITY;

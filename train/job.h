@@ -13,8 +13,9 @@ typedef struct pq_counters {
     int64_t best_iter;         /* -1: none yet */
     double best_loss, best_se; /* nats a token */
     int64_t evaluations_since_best;
-    int64_t bad_iters; /* in a row */
-    double loss_sum;   /* over targets, since the last line of metrics.jsonl */
+    int64_t bad_iters;     /* in a row */
+    double loss_sum;       /* over targets, since the last line of metrics.jsonl */
+    double divergence_sum; /* the same of the KL from the teacher */
     double targets;
 } pq_counters;
 
@@ -22,6 +23,7 @@ typedef struct pq_job {
     pq_config *config; /* borrowed; model.* and train.context are filled in */
     pq_dataset *dataset;
     pq_model *model;
+    pq_teacher *teacher; /* NULL: no distillation */
     pq_session *session;
     pq_schedule schedule;
     pq_evaluation_options eval;

@@ -39,7 +39,7 @@ pq_status pq_metrics_read(const char *path, json_t **array, pq_error *err);
 /* The lines themselves:
  * metrics  {"iter":0,"split":"val","protocol":"all-tokens","context":64,"loss":..,"loss_se":..,"tokens":..}
  *          {"iter":10,"split":"train","loss":..,"tokens":..,"lr":..,"grad_norm":..}   (mean since the last
- * line)
+ * line; with a teacher "kl":.. follows "loss", the divergence from it, in nats)
  *          {"iter":10,"matrix":"h.0.attn.c_attn.weight","sqnr_db":..,"zeros":..}
  *          {"iter":10,"event":"skipped","reason":"..."}
  * timing   {"iter":10,"tokens_per_s":..,"elapsed_s":..} */

@@ -59,8 +59,13 @@ static json_t *describe(const pq_run_info *info, const pq_job *job, const char *
     json_t *parent =
         job->parent ? json_pack("{s:s, s:o}", "model", job->parent, "loss", pq_json_real(job->parent_loss))
                     : json_null();
+    json_t *teacher = NULL;
+    if (job->teacher) {
+        snprintf(hash, sizeof hash, "%016" PRIx64, job->teacher->hash);
+        teacher = json_pack("{s:s, s:s}", "model", job->config->distill.from, "hash", hash);
+    }
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:o, "
-                     "s:o, s:s, s:o}",
+                     "s:o, s:s, s:o, s:o*}",
                      "potqat", PQ_VERSION, "commit", PQ_COMMIT, "cpu", info->cpu, "kernels",
                      pq_kernels_get()->name, "blas", pq_gemm_describe(), "threads", pq_threads_get(),
                      "arguments", arguments, "data", data, "parameters", (json_int_t)params->weights,
@@ -69,7 +74,8 @@ static json_t *describe(const pq_run_info *info, const pq_job *job, const char *
                      (json_int_t)(params->weights * sizeof(float)), "planned_memory_bytes",
                      (json_int_t)job->session->memory.total, "started", info->started, "status", status,
                      "iter", (json_int_t)c->iter, "best", evaluation(c->best_iter, c->best_loss, c->best_se),
-                     "last", evaluation(c->iter, last_loss, last_se), "quant", info->quant, "parent", parent);
+                     "last", evaluation(c->iter, last_loss, last_se), "quant", info->quant, "parent", parent,
+                     "teacher", teacher);
 }
 
 pq_status pq_run_info_write(const pq_run_info *info, const pq_job *job, const char *dir, const char *status,

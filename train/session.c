@@ -37,6 +37,10 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     PQ_TRY(pq_calloc(tokens, sizeof *s->tokens, "tokens", &s->tokens, err));
     PQ_TRY(pq_calloc(tokens, sizeof *s->targets, "targets", &s->targets, err));
     PQ_TRY(pq_calloc(tokens, sizeof *s->losses, "losses", &s->losses, err));
+    if (s->options.teacher) {
+        PQ_TRY(pq_calloc(tokens, sizeof *s->divergences, "divergences", &s->divergences, err));
+        PQ_TRY(pq_teacher_place(s->options.teacher, s->activations, s->scratch, err));
+    }
     pq_graph_place(s->graph, s->activations, s->scratch);
     pq_graph_bind(s->graph, s->model->weights, s->quantized, s->gradients);
     return PQ_OK;
@@ -48,16 +52,20 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     PQ_TRY(pq_gpt2_graph(s->model, s->options.batch, s->options.context, s->options.dropout, &s->graph, err));
     PQ_TRY(pq_graph_plan(s->graph, true, s->options.recompute, &plan, err));
     size_t bytes = buffer_bytes(s);
+    const pq_teacher *teacher = s->options.teacher; /* its forward pass ends before the student's begins */
+    if (teacher && teacher->plan.activations > plan.activations) plan.activations = teacher->plan.activations;
+    if (teacher && teacher->plan.scratch > plan.scratch) plan.scratch = teacher->plan.scratch;
     PQ_TRY(pq_qat_create(s->model, s->options.config, &s->options.scale, s->options.iter, &s->qat, err));
     s->memory = (pq_session_memory){.weights = bytes,
                                     .quantized = any_quantized(s->model) ? bytes : 0,
                                     .gradients = bytes,
                                     .moments = 2 * bytes,
                                     .methods = method_bytes(s->qat),
+                                    .teacher = teacher ? teacher->bytes : 0,
                                     .activations = plan.activations,
                                     .scratch = plan.scratch};
     s->memory.total = s->memory.weights + s->memory.quantized + s->memory.gradients + s->memory.moments +
-                      s->memory.methods + s->memory.activations + s->memory.scratch;
+                      s->memory.methods + s->memory.teacher + s->memory.activations + s->memory.scratch;
     PQ_TRY(pq_calloc(params->count, sizeof *s->spans, "decay groups", &s->spans, err));
     s->span_count = params->count;
     for (size_t i = 0; i < params->count; i++)
@@ -95,6 +103,7 @@ void pq_session_destroy(pq_session *s) {
     free(s->tokens);
     free(s->targets);
     free(s->losses);
+    free(s->divergences);
     free(s->spans);
     pq_graph_destroy(s->graph);
     pq_qat_destroy(s->qat);
@@ -105,36 +114,47 @@ const pq_model *pq_session_evaluated(const pq_session *s) {
     return s->qat->average ? s->qat->average : s->model;
 }
 
-/* The gradients of one iteration; returns the sum of losses and the number of targets. */
-static double gradients(pq_session *s, int64_t iter, size_t *targets) {
-    size_t tokens = s->graph->tokens, all = tokens * s->options.accumulate;
+/* The mean over `targets` of what stands in `sums`. */
+static double mean(const float *sums, size_t count, size_t targets) {
     double sum = 0;
-    *targets = 0;
-    for (size_t i = 0; i < all; i++) *targets += s->targets[i] >= 0;
+    for (size_t i = 0; i < count; i++) sum += sums[i];
+    return sum / (double)(targets ? targets : 1);
+}
+
+/* The gradients of one iteration, its losses, and the number of targets. */
+static void gradients(pq_session *s, int64_t iter, pq_iteration *result) {
+    pq_teacher *teacher = s->options.teacher;
+    size_t tokens = s->graph->tokens, all = tokens * s->options.accumulate, targets = 0;
+    for (size_t i = 0; i < all; i++) targets += s->targets[i] >= 0;
     for (size_t micro = 0; micro < s->options.accumulate; micro++) {
         pq_batch batch = {.tokens = s->tokens + micro * tokens,
                           .targets = s->targets + micro * tokens,
                           .losses = s->losses + micro * tokens,
-                          .loss_scale = *targets ? 1.0f / (float)*targets : 0.0f,
+                          .loss_scale = targets ? 1.0f / (float)targets : 0.0f,
                           .training = true,
                           .first = micro == 0,
                           .seed = s->options.seed,
                           .iter = (uint64_t)iter,
                           .sequence = micro * s->options.batch};
+        if (teacher) batch.teacher = pq_teacher_run(teacher, batch.tokens, s->divergences + micro * tokens);
         pq_graph_forward(s->graph, &batch);
         pq_graph_backward(s->graph, &batch);
     }
-    for (size_t i = 0; i < all; i++) sum += s->losses[i];
-    return sum;
+    result->targets = targets;
+    result->loss = result->objective = mean(s->losses, all, targets);
+    if (!teacher) return;
+    double weight = (double)teacher->targets.weight, T = (double)teacher->targets.temperature;
+    result->divergence = mean(s->divergences, all, targets);
+    result->objective = (1 - weight) * result->loss + weight * T * T * result->divergence;
 }
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
     pq_qat_show(s->qat, iter, lr, s->quantized);
-    result.loss = gradients(s, iter, &result.targets) / (double)(result.targets ? result.targets : 1);
+    gradients(s, iter, &result);
     pq_qat_gradient(s->qat, s->gradients);
     result.norm = pq_gradient_norm(s->gradients, s->spans, s->span_count);
-    if (!isfinite(result.loss) || !isfinite(result.norm)) return result;
+    if (!isfinite(result.objective) || !isfinite(result.norm)) return result;
     double clip = s->options.grad_clip;
     pq_adamw_update(&s->adamw, s->model->weights, s->gradients, s->m, s->v, s->spans, s->span_count, lr,
                     clip > 0 && result.norm > clip ? clip / result.norm : 1.0);

@@ -6,6 +6,7 @@
 #include "model/gpt2.h"
 #include "optim/optim.h"
 #include "train/method.h"
+#include "train/teacher.h"
 
 typedef struct pq_session_options {
     size_t batch, accumulate, context; /* sequences a micro-batch, micro-batches an iteration, tokens */
@@ -15,12 +16,13 @@ typedef struct pq_session_options {
     uint64_t seed;
     const pq_config *config; /* borrowed: what the training methods read */
     pq_scale_options scale;
-    int64_t iter; /* of the first iteration */
+    int64_t iter;        /* of the first iteration */
+    pq_teacher *teacher; /* borrowed; NULL: no distillation */
 } pq_session_options;
 
 /* Bytes that a session takes; known before anything is allocated. */
 typedef struct pq_session_memory {
-    size_t weights, quantized, gradients, moments, methods, activations, scratch, total;
+    size_t weights, quantized, gradients, moments, methods, teacher, activations, scratch, total;
 } pq_session_memory;
 
 typedef struct pq_session {
@@ -32,17 +34,20 @@ typedef struct pq_session {
     float *quantized, *gradients, *m, *v;
     pq_span *spans;
     size_t span_count;
-    uint16_t *tokens; /* [accumulate x batch][context], filled by the caller, as are the targets */
-    int32_t *targets; /* [accumulate x batch][context]; < 0: does not count */
-    float *losses;
+    uint16_t *tokens;   /* [accumulate x batch][context], filled by the caller, as are the targets */
+    int32_t *targets;   /* [accumulate x batch][context]; < 0: does not count */
+    float *losses;      /* cross-entropy */
+    float *divergences; /* from the teacher; NULL without one */
     void *activations, *scratch;
     pq_session_memory memory;
 } pq_session;
 
-/* What an iteration did. A loss or norm that is not finite means that nothing was updated. */
+/* What an iteration did. An objective or norm that is not finite means that nothing was updated. */
 typedef struct pq_iteration {
-    double loss; /* mean over the targets that count, nats */
-    double norm; /* of the gradient, before clipping */
+    double loss;       /* cross-entropy, mean over the targets that count, nats */
+    double divergence; /* KL from the teacher, the same mean; 0 without one */
+    double objective;  /* what the gradient is of: the two mixed, or the loss */
+    double norm;       /* of the gradient, before clipping */
     size_t targets;
     bool updated;
 } pq_iteration;

@@ -162,10 +162,10 @@ static pq_status evaluate(loop *l, pq_error *err) {
 static pq_status write_training_line(loop *l, double lr, double norm, pq_error *err) {
     pq_counters *c = &l->job->counters;
     json_t *kl = l->job->teacher ? pq_json_real(c->targets > 0 ? c->divergence_sum / c->targets : NAN) : NULL;
-    json_t *line = json_pack("{s:I, s:s, s:o, s:o*, s:I, s:f, s:o}", "iter", (json_int_t)c->iter, "split",
-                             "train", "loss", pq_json_real(c->targets > 0 ? c->loss_sum / c->targets : NAN),
-                             "kl", kl, "tokens", (json_int_t)c->targets, "lr", lr, "grad_norm",
-                             pq_json_real(norm));
+    json_t *line =
+        json_pack("{s:I, s:s, s:o, s:o*, s:I, s:f, s:o}", "iter", (json_int_t)c->iter, "split", "train",
+                  "loss", pq_json_real(c->targets > 0 ? c->loss_sum / c->targets : NAN), "kl", kl, "tokens",
+                  (json_int_t)c->targets, "lr", lr, "grad_norm", pq_json_real(norm));
     json_t *timing =
         json_pack("{s:I, s:f, s:f}", "iter", (json_int_t)c->iter, "tokens_per_s",
                   pq_progress_rate(l->progress), "elapsed_s", l->before + pq_seconds() - l->start);

@@ -96,7 +96,7 @@ const pq_command pq_cmd_bench_train = {
         "tokens, two threads unless --threads says otherwise, and prints one JSON line: shape, precision, "
         "qat, batch, context, threads, step_ms (median), tokens_per_s, peak_rss_mb. key=value sets keys of "
         "the config's "
-        "sections quant, qat and train.\n"
+        "sections quant, qat and train; distill.from=x adds a teacher of the same shape, with random weights.\n"
         "\n"
         "EXAMPLES\n"
         "    potqat bench train --shape char --qat\n"

@@ -69,16 +69,29 @@ typedef struct pq_plan_size {
     size_t activations, scratch;
 } pq_plan_size;
 
+/* What a training batch learns from besides its targets: a teacher's logits x wte^T, made slice by slice by
+ * the head. The loss becomes (1 - weight) cross-entropy + weight T^2 KL(softmax(teacher / T) ||
+ * softmax(student / T)), whose gradient flows; batch->losses stay the cross-entropy. */
+typedef struct pq_soft_targets {
+    const float *x;   /* [batch x context][columns]: the input of the teacher's head */
+    const float *wte; /* [vocab][columns] */
+    size_t columns;
+    float weight, temperature;
+    float *logits;      /* scratch: pq_op_head_slice_bytes */
+    float *divergences; /* [batch][context], the KL in nats; 0 where the target is masked */
+} pq_soft_targets;
+
 /* One micro-batch. */
 typedef struct pq_batch {
-    const uint16_t *tokens; /* [batch][context] */
-    const int32_t *targets; /* [batch][context]; < 0: no loss */
-    float *losses;          /* [batch][context], nats */
-    float loss_scale;       /* of the gradient: 1 / (targets of the whole iteration) */
-    bool training;          /* dropout */
-    bool first;             /* of the iteration: parameter gradients are overwritten, not added to */
-    uint64_t seed, iter;    /* of dropout */
-    uint64_t sequence;      /* number, in the iteration, of the first sequence */
+    const uint16_t *tokens;         /* [batch][context] */
+    const int32_t *targets;         /* [batch][context]; < 0: no loss */
+    float *losses;                  /* [batch][context], nats */
+    float loss_scale;               /* of the gradient: 1 / (targets of the whole iteration) */
+    bool training;                  /* dropout */
+    bool first;                     /* of the iteration: parameter gradients are overwritten, not added to */
+    uint64_t seed, iter;            /* of dropout */
+    uint64_t sequence;              /* number, in the iteration, of the first sequence */
+    const pq_soft_targets *teacher; /* NULL: none; training only */
 } pq_batch;
 
 struct pq_graph {

@@ -24,8 +24,23 @@ static void entropy_tile(void *context, size_t i) {
     const work *w = context;
     const pq_batch *run = w->graph->run;
     size_t r = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i), V = w->graph->vocab;
+    if (w->gradient && run->teacher) {
+        const pq_soft_targets *teacher = run->teacher;
+        pq_distill_mix mix = {teacher->weight, teacher->temperature, run->loss_scale};
+        w->graph->kernels->distill_cross_entropy(w->graph->scratch + r * V, teacher->logits + r * V, V,
+                                                 run->targets + w->first + r, run->losses + w->first + r,
+                                                 teacher->divergences + w->first + r, &mix, n, V);
+        return;
+    }
     w->graph->kernels->cross_entropy(w->graph->scratch + r * V, V, run->targets + w->first + r,
                                      run->losses + w->first + r, w->gradient, run->loss_scale, n, V);
+}
+
+/* The teacher's logits of `n` rows from row `first`. */
+static void teach(const pq_graph *graph, size_t first, size_t n) {
+    const pq_soft_targets *t = graph->run->teacher;
+    pq_gemm(false, true, n, graph->vocab, t->columns, t->x + first * t->columns, t->columns, t->wte,
+            t->columns, false, t->logits, graph->vocab);
 }
 
 static void run(const pq_graph *graph, const pq_node *node, bool gradient) {
@@ -35,6 +50,7 @@ static void run(const pq_graph *graph, const pq_node *node, bool gradient) {
         size_t n = graph->tokens - first < rows ? graph->tokens - first : rows;
         const float *input = x->value + first * C;
         pq_gemm(false, true, n, V, C, input, C, wte->value, C, false, graph->scratch, V);
+        if (gradient && graph->run->teacher) teach(graph, first, n);
         work w = {
             .graph = graph, .tiles = pq_tiles_cut(n, ROW_TILE, 1), .first = first, .gradient = gradient};
         pq_parallel_for(w.tiles.count, entropy_tile, &w);
@@ -52,6 +68,14 @@ static void forward(const pq_graph *graph, const pq_node *node) {
 
 static void backward(const pq_graph *graph, const pq_node *node) {
     run(graph, node, true);
+}
+
+size_t pq_op_head_slice_bytes(const pq_graph *graph) {
+    return slice_rows(graph) * graph->vocab * sizeof(float);
+}
+
+const pq_tensor *pq_op_head_input(const pq_graph *graph) {
+    return &graph->tensors[graph->nodes[graph->node_count - 1].inputs[X]];
 }
 
 void pq_op_head_logits(const pq_graph *graph, size_t first, size_t count, float *logits) {
@@ -72,6 +96,6 @@ pq_status pq_op_head(pq_graph *graph, int x, int wte, pq_error *err) {
     pq_node node = {.op = &op,
                     .inputs = {x, wte, PQ_NONE, PQ_NONE},
                     .outputs = {PQ_NONE, PQ_NONE, PQ_NONE},
-                    .scratch = slice_rows(graph) * graph->vocab * sizeof(float)};
+                    .scratch = pq_op_head_slice_bytes(graph)};
     return pq_graph_add_node(graph, &node, err);
 }

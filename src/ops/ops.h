@@ -24,6 +24,11 @@ pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, int *out,
  * of a large vocabulary are never whole in memory. In training the losses and the gradients come from one
  * product each, in the backward pass. The last node of a graph; its result is batch->losses. */
 pq_status pq_op_head(pq_graph *graph, int x, int wte, pq_error *err);
+/* Bytes of one slice of logits: what batch->teacher->logits needs. */
+size_t pq_op_head_slice_bytes(const pq_graph *graph);
+/* The input of the head [tokens][columns] after a forward pass: where another graph's teacher->x comes from.
+ */
+const pq_tensor *pq_op_head_input(const pq_graph *graph);
 /* The logits [count][V] of `count` rows of the head's input from row `first`, after a forward pass of a graph
  * planned without backward (tests, inspection). */
 void pq_op_head_logits(const pq_graph *graph, size_t first, size_t count, float *logits);

@@ -250,8 +250,8 @@ static const struct refusal {
      "x.yaml:2: qat.freeze: frozen weights need scales that stand still"},
     {"quant: {quantizer: pot, scale: learned, refit: step}", NULL,
      "x.yaml:1: quant.refit: learned scales are not fitted again: expected never"},
-    {"distill: {from: teacher}", NULL,
-     "x.yaml:1: distill.from: teacher is not in this build; allowed here: null"},
+    {"distill: {weight: 1.5}", NULL, "x.yaml:1: distill.weight: expected a number from 0 to 1, found 1.5"},
+    {"distill: {temperature: 0}", NULL, "x.yaml:1: distill.temperature: expected a number above 0"},
     {"data: {tokenizer: gpt2/tokenizer.json}", NULL,
      "x.yaml:1: data.tokenizer: gpt2/tokenizer.json is not in this build; allowed here: one of char, byte, "
      "or null"},
