@@ -23,7 +23,10 @@ static pq_status open_data(const pq_cli *cli, const pq_config *config, const pq_
                            pq_dataset **out, pq_error *err) {
     pq_tokenizer *tokenizer;
     if (!model->tokenizer)
-        return PQ_FAIL(err, PQ_ERR_USAGE, "the model carries no tokenizer to read a text with");
+        return PQ_FAIL(
+            err, PQ_ERR_USAGE,
+            "the model carries no tokenizer to read a text with; potqat import --tokenizer gives it "
+            "one");
     PQ_TRY(pq_tokenizer_from_json(model->tokenizer, strlen(model->tokenizer), &tokenizer, err));
     pq_data_options options = {.path = pq_cli_text(cli, "data"), .parent = tokenizer};
     if (!options.path) options.path = config->data.path;

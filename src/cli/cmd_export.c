@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/load.h"
+#include "formats/foreign.h"
 #include "store/run.h"
 
 /* What an export says about itself. */
@@ -71,15 +72,6 @@ static pq_status print_summary(const pq_cli *cli, const char *path, const pq_pac
     return PQ_OK;
 }
 
-static pq_status check_format(const char *format, pq_error *err) {
-    static const char *const later[] = {"hf", "gguf", "c"};
-    if (!format || strcmp(format, "packed") == 0) return PQ_OK;
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-        if (strcmp(format, later[i]) == 0)
-            return PQ_FAIL(err, PQ_ERR_USAGE, "--format %s is not in this build; packed is", format);
-    return PQ_FAIL(err, PQ_ERR_USAGE, "--format: expected packed, found %.60s", format);
-}
-
 /* A packed file in the place of the checkpoint it is made from would end the training. */
 static pq_status check_target(const char *model, const char *out, pq_error *err) {
     char *path;
@@ -94,48 +86,117 @@ static pq_status check_target(const char *model, const char *out, pq_error *err)
                : PQ_OK;
 }
 
-static pq_status run(const pq_cli *cli, pq_error *err) {
-    const char *name = pq_cli_at(cli, 0), *out = pq_cli_text(cli, "out");
-    pq_model *model;
+static pq_status export_packed(const pq_cli *cli, const pq_model *model, const char *out, pq_error *err) {
     pq_packed *packed;
-    PQ_TRY(check_format(pq_cli_text(cli, "format"), err));
-    if (!out) return PQ_FAIL(err, PQ_ERR_USAGE, "potqat export needs -o PATH, the file to write");
-    PQ_TRY(check_target(name, out, err));
-    PQ_TRY(pq_load_model(name, &model, err));
-    pq_status status = pq_packed_write(out, pq_cli_has(cli, "overwrite"), model, err);
-    pq_model_destroy(model);
-    PQ_TRY(status);
+    if (pq_cli_has(cli, "dtype") || pq_cli_has(cli, "lossy"))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "--dtype and --lossy go with --format hf alone");
+    PQ_TRY(pq_packed_write(out, pq_cli_has(cli, "overwrite"), model, err));
     PQ_TRY(pq_packed_open(out, &packed, err));
-    status = print_summary(cli, out, packed, err);
+    pq_status status = print_summary(cli, out, packed, err);
     pq_packed_close(packed);
     return status;
 }
 
+static pq_status print_hf(const pq_cli *cli, const pq_model *model, const char *out, const char *dtype,
+                          const pq_hf_summary *s, pq_error *err) {
+    if (!pq_cli_json(cli)) {
+        printf("%s: %zu weights in %zu bytes, matrices in %s\n", out, model->params.weights, s->bytes, dtype);
+        if (s->largest_error > 0)
+            printf("  read back: the largest error of a weight is %.6g, in %s\n", s->largest_error, s->worst);
+        else
+            printf("  read back: every weight equal, bit for bit\n");
+        return PQ_OK;
+    }
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:s, s:b}", "path", out, "format", "hf", "dtype", dtype,
+                  "weights", (json_int_t)model->params.weights, "bytes", (json_int_t)s->bytes,
+                  "largest_error", s->largest_error, "worst", s->worst, "equal", s->largest_error == 0);
+    char *line = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
+    printf("%s\n", line);
+    free(line);
+    return PQ_OK;
+}
+
+static pq_status export_hf(const pq_cli *cli, const pq_model *model, const char *out, pq_error *err) {
+    static const char *const dtypes[][2] = {{"fp32", "F32"}, {"fp16", "F16"}, {"bf16", "BF16"}};
+    const char *dtype = pq_cli_has(cli, "dtype") ? pq_cli_text(cli, "dtype") : "fp32", *found = NULL;
+    pq_hf_summary result;
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (strcmp(dtype, dtypes[i][0]) == 0) found = dtypes[i][1];
+    if (!found) return PQ_FAIL(err, PQ_ERR_USAGE, "--dtype: expected fp32, fp16 or bf16, found %.60s", dtype);
+    PQ_TRY(
+        pq_hf_write(out, pq_cli_has(cli, "overwrite"), model, found, pq_cli_has(cli, "lossy"), &result, err));
+    return print_hf(cli, model, out, dtype, &result, err);
+}
+
+/* One row a format. */
+static const struct format {
+    const char *name;
+    pq_status (*write)(const pq_cli *cli, const pq_model *model, const char *out, pq_error *err);
+} formats[] = {{"packed", export_packed}, {"hf", export_hf}, {"gguf", NULL}, {"c", NULL}};
+
+static pq_status find_format(const char *name, const struct format **out, pq_error *err) {
+    *out = &formats[0];
+    if (!name) return PQ_OK;
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (strcmp(name, formats[i].name) != 0) continue;
+        *out = &formats[i];
+        if (formats[i].write) return PQ_OK;
+        return PQ_FAIL(err, PQ_ERR_USAGE, "--format %s is not in this build; packed and hf are", name);
+    }
+    return PQ_FAIL(err, PQ_ERR_USAGE, "--format: expected packed or hf, found %.60s", name);
+}
+
+static pq_status run(const pq_cli *cli, pq_error *err) {
+    const char *name = pq_cli_at(cli, 0), *out = pq_cli_text(cli, "out");
+    const struct format *format;
+    pq_model *model;
+    PQ_TRY(find_format(pq_cli_text(cli, "format"), &format, err));
+    if (!out) return PQ_FAIL(err, PQ_ERR_USAGE, "potqat export needs -o PATH, the file or folder to write");
+    PQ_TRY(check_target(name, out, err));
+    PQ_TRY(pq_load_model(name, &model, err));
+    pq_status status = format->write(cli, model, out, err);
+    pq_model_destroy(model);
+    return status;
+}
+
 static const char details[] =
-    "Writes MODEL as one file that carries all it needs: weights, codebooks, tokenizer and config. "
-    "MODEL is a run folder (its best), RUN@last, RUN@N, a checkpoint .h5 or a packed .safetensors.\n"
+    "Writes MODEL as other programs read it. MODEL is a run folder (its best), RUN@last, RUN@N, a checkpoint "
+    ".h5, a packed .safetensors or a Hugging Face folder.\n"
     "\n"
-    "The packed format is a safetensors file: the codes of each quantized matrix (4 bits for 9 and "
-    "for 15 levels alike), its scales, and fp32 for what is not quantized. docs/formats.md specifies "
-    "it and reads it in ten lines of Python. Before the file gets its name it is opened again and "
-    "every weight is compared, bit for bit, with the one that evaluation uses.\n"
+    "packed (the default): one safetensors file that carries all it needs, weights, codebooks, tokenizer and "
+    "config: the codes of each quantized matrix (4 bits for 9 and for 15 levels alike), its scales, and fp32 "
+    "for what is not quantized. docs/formats.md specifies it and reads it in ten lines of Python. Prints the "
+    "bytes of all tensors, scales included, and the bits a weight counted from them.\n"
     "\n"
-    "Prints the bytes of all tensors, scales included, and the bits a weight counted from them.\n"
+    "hf: a folder with config.json and model.safetensors that transformers' GPT2LMHeadModel.from_pretrained "
+    "loads. A quantized matrix is written as the values it stands for. --dtype is the type of the matrices; "
+    "each of their weights must be exact in it, as quantized ones are in bf16 with quant.scale_grid=bf16; "
+    "norms and biases stay fp32. With --lossy everything is rounded to that type, and the largest error is "
+    "printed.\n"
+    "\n"
+    "Before the file or folder gets its name it is opened again and every weight is compared, bit for bit, "
+    "with the one that evaluation uses (with --lossy: within the error that is printed).\n"
     "\n"
     "EXAMPLES\n"
     "    potqat export runs/char-qat --format packed -o char.safetensors\n"
-    "    potqat export runs/char-qat@last -o char.safetensors --overwrite --json";
+    "    potqat export runs/char-qat@last -o char.safetensors --overwrite --json\n"
+    "    potqat export runs/gpt2-qat --format hf --dtype bf16 -o gpt2-qat";
 
 static const pq_flag flags[] = {
     {.name = "format",
      .value = "FORMAT",
-     .help = "packed (the default); hf, gguf and c are not in this build"},
+     .help = "packed (the default) or hf; gguf and c are not in this build"},
+    {.name = "dtype", .value = "T", .help = "hf: fp32 (the default), fp16 or bf16"},
+    {.name = "lossy", .help = "hf: round what the type cannot hold, and print the largest error"},
     {0},
 };
 
 const pq_command pq_cmd_export = {
     .verb = "export",
-    .synopsis = "MODEL --format packed -o PATH",
+    .synopsis = "MODEL [--format packed|hf] -o PATH",
     .summary = "write a model in a form that other programs use",
     .details = details,
     .flags = flags,

@@ -162,8 +162,10 @@ static pq_status run(const pq_cli *cli, pq_error *err) {
     pq_tokenizer *tokenizer = NULL;
     PQ_TRY(pq_load_packed(name, &packed, err));
     const char *json = pq_packed_tokenizer(packed);
-    pq_status status = json ? pq_tokenizer_from_json(json, strlen(json), &tokenizer, err)
-                            : PQ_FAIL(err, PQ_ERR_USAGE, "%s carries no tokenizer", name);
+    pq_status status = json
+                           ? pq_tokenizer_from_json(json, strlen(json), &tokenizer, err)
+                           : PQ_FAIL(err, PQ_ERR_USAGE,
+                                     "%s carries no tokenizer; potqat import --tokenizer gives it one", name);
     if (status == PQ_OK && pq_tokenizer_vocab(tokenizer) != (size_t)packed->params.shape.vocab)
         status = PQ_FAIL(err, PQ_ERR_FORMAT, "%s has a vocabulary of %lld, its tokenizer one of %zu", name,
                          (long long)packed->params.shape.vocab, pq_tokenizer_vocab(tokenizer));

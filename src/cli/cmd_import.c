@@ -10,17 +10,22 @@
 #include "cli/load.h"
 #include "store/model_read.h"
 
-/* The tokenizer that --tokenizer names; its ids are the rows of wte. */
+/* The tokenizer that --tokenizer names, else the one that came along; its ids are the rows of wte. */
 static pq_status give_tokenizer(const char *spec, pq_model *model, pq_error *err) {
     pq_tokenizer *tokenizer;
-    if (!spec) return PQ_OK;
-    pq_status status = pq_load_tokenizer(spec, &tokenizer, err);
-    if (status != PQ_OK) return pq_prefix(err, status, "--tokenizer");
-    if (pq_tokenizer_vocab(tokenizer) != (size_t)model->params.shape.vocab)
-        status = PQ_FAIL(err, PQ_ERR_USAGE, "--tokenizer: %s has %zu ids, the model a vocabulary of %lld",
-                         spec, pq_tokenizer_vocab(tokenizer), (long long)model->params.shape.vocab);
-    else if (!(model->tokenizer = pq_tokenizer_to_json(tokenizer)))
+    char *json = model->tokenizer;
+    if (!spec && !json) return PQ_OK;
+    pq_status status = spec ? pq_load_tokenizer(spec, &tokenizer, err)
+                            : pq_tokenizer_from_json(json, strlen(json), &tokenizer, err);
+    if (status != PQ_OK) return pq_prefix(err, status, spec ? "--tokenizer" : "the model's own tokenizer");
+    free(json);
+    model->tokenizer = pq_tokenizer_to_json(tokenizer);
+    if (!model->tokenizer)
         status = PQ_FAIL(err, PQ_ERR_MEMORY, "the tokenizer's text could not be allocated");
+    else if (pq_tokenizer_vocab(tokenizer) != (size_t)model->params.shape.vocab)
+        status = PQ_FAIL(err, PQ_ERR_USAGE, "%s has %zu ids, the model a vocabulary of %lld",
+                         spec ? spec : "its tokenizer", pq_tokenizer_vocab(tokenizer),
+                         (long long)model->params.shape.vocab);
     pq_tokenizer_destroy(tokenizer);
     return status;
 }

@@ -251,35 +251,43 @@ static pq_status open_tensors(const char *folder, pq_tensors *out, pq_error *err
     return status;
 }
 
-static pq_status read_folder(const char *folder, pq_gpt2_shape *shape, bool tied, const pq_tensors *tensors,
-                             pq_model **out, pq_error *err) {
-    int64_t rows;
-    pq_status status = pq_tensors_dimension(tensors, "wte.weight", 0, &rows, err);
-    if (status != PQ_OK) return pq_prefix(err, status, "%s", folder);
-    if (rows != shape->vocab)
+/* What config.json says against what the tensors say. */
+static pq_status check_folder(const char *folder, pq_gpt2_shape *shape, bool tied, const pq_tensors *tensors,
+                              pq_error *err) {
+    pq_gpt2_shape found = {0};
+    PQ_TRY(pq_tensors_shape(tensors, folder, &found, err));
+    if (found.vocab != shape->vocab)
         return PQ_FAIL(err, PQ_ERR_FORMAT,
                        "%s: " CONFIG " has a vocab_size of %lld, tensor wte.weight %lld rows", folder,
-                       (long long)shape->vocab, (long long)rows);
+                       (long long)shape->vocab, (long long)found.vocab);
     if (!tied && !pq_tensors_find(tensors, "lm_head.weight"))
         return PQ_FAIL(err, PQ_ERR_FORMAT,
                        "%s: " CONFIG " says that the head is not tied, but tensor lm_head.weight is missing",
                        folder);
-    pq_gpt2_shape found = {0};
-    PQ_TRY(pq_tensors_shape(tensors, folder, &found, err));
     shape->bias = found.bias; /* without any, transformers would start them at zero: the same function */
-    return pq_tensors_to_model(tensors, folder, shape, true, out, err);
+    return PQ_OK;
+}
+
+pq_status pq_hf_open(const char *folder, pq_gpt2_shape *shape, pq_tensors *tensors, pq_error *err) {
+    bool tied = true;
+    if (!pq_hf_looks_like(folder))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "folder %s is no Hugging Face model: it has no " CONFIG, folder);
+    PQ_TRY(read_config(folder, shape, &tied, err));
+    PQ_TRY(open_tensors(folder, tensors, err));
+    pq_status status = check_folder(folder, shape, tied, tensors, err);
+    if (status != PQ_OK) pq_tensors_close(tensors);
+    return status;
 }
 
 pq_status pq_hf_read(const char *folder, pq_model **out, pq_error *err) {
     pq_gpt2_shape shape;
     pq_tensors tensors;
-    bool tied = true;
     *out = NULL;
-    if (!pq_hf_looks_like(folder))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "folder %s is no Hugging Face model: it has no " CONFIG, folder);
-    PQ_TRY(read_config(folder, &shape, &tied, err));
-    PQ_TRY(open_tensors(folder, &tensors, err));
-    pq_status status = read_folder(folder, &shape, tied, &tensors, out, err);
+    PQ_TRY(pq_hf_open(folder, &shape, &tensors, err));
+    pq_status status = pq_tensors_to_model(&tensors, folder, &shape, true, out, err);
+    if (status == PQ_OK)
+        status = pq_copy_text(pq_safetensors_metadata(&tensors.files[0].parsed, PQ_HF_TOKENIZER),
+                              &(*out)->tokenizer, err);
     pq_tensors_close(&tensors);
-    return status;
+    return status; /* a model without its text goes to the caller, who destroys it */
 }

@@ -37,9 +37,8 @@ static void decode(const char *dtype, const void *data, size_t first, size_t cou
     }
 }
 
-/* The index of the first value that is not finite, or count. Whole runs are summed first: x - x is 0 for each
- * finite x, NaN for the others. */
-static size_t first_bad(const float *values, size_t count) {
+/* All are summed first: x - x is 0 for each finite x, NaN for the others. */
+size_t pq_first_bad(const float *values, size_t count) {
     float sum[8] = {0};
     size_t i = 0;
     for (; i + 8 <= count; i += 8)
@@ -58,12 +57,23 @@ typedef struct reading {
     size_t *bad; /* for each tile: the first bad place, or SIZE_MAX */
 } reading;
 
+/* Let the whole pages go that hold data[bytes] of a map: they are read once, and files may be as large as
+ * memory. */
+static void drop_pages(const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page,
+              end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 static void read_run(void *context, size_t tile) {
     const reading *r = context;
     size_t first = tile * RUN, count = r->rows * r->columns - first;
     if (count > RUN) count = RUN;
     decode(r->origin->dtype, r->origin->data, first, count, r->out + first);
-    size_t bad = first_bad(r->out + first, count);
+    const size_t item = pq_safetensors_dtype_bytes(r->origin->dtype);
+    drop_pages((const char *)r->origin->data + first * item, count * item);
+    size_t bad = pq_first_bad(r->out + first, count);
     r->bad[tile] = bad < count ? first + bad : SIZE_MAX;
 }
 
@@ -77,7 +87,7 @@ static void read_transposed(void *context, size_t tile) {
         size_t columns = r->columns - c < TILE ? r->columns - c : TILE;
         for (size_t k = 0; k < columns; k++) {
             decode(r->origin->dtype, r->origin->data, (c + k) * r->rows + first, rows, block[k]);
-            size_t bad = first_bad(block[k], rows);
+            size_t bad = pq_first_bad(block[k], rows);
             if (bad < rows && r->bad[tile] == SIZE_MAX) r->bad[tile] = (c + k) * r->rows + first + bad;
         }
         for (size_t i = 0; i < rows; i++) {
@@ -85,14 +95,6 @@ static void read_transposed(void *context, size_t tile) {
             for (size_t k = 0; k < columns; k++) row[k] = block[k][i];
         }
     }
-}
-
-/* Let the whole pages go that hold data[bytes] of a map: they are read once. */
-static void drop_pages(const void *data, size_t bytes) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page,
-              end = ((uintptr_t)data + bytes) / page * page;
-    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 pq_status pq_origin_read(const pq_origin *origin, const pq_param *param, float *out, pq_error *err) {

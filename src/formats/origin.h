@@ -62,6 +62,15 @@ pq_status pq_origin_read(const pq_origin *origin, const pq_param *param, float *
 pq_status pq_origin_write(const char *dtype, bool transposed, const pq_param *param, const float *values,
                           void *out, double *largest_error, pq_error *err);
 
+/* The index of the first value that is not finite, or count. */
+size_t pq_first_bad(const float *values, size_t count);
+
+/* config.json, and the tensors of a Hugging Face folder, with names and head unchecked. */
+pq_status pq_hf_open(const char *folder, pq_gpt2_shape *shape, pq_tensors *tensors, pq_error *err);
+
+/* The key of __metadata__ under which an exported folder carries the tokenizer's JSON text. */
+#define PQ_HF_TOKENIZER "potqat_tokenizer"
+
 /* The readers behind pq_foreign_read. */
 pq_status pq_hf_read(const char *folder, pq_model **out, pq_error *err);
 pq_status pq_llmc_read(const char *path, pq_model **out, pq_error *err);

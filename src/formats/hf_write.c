@@ -1,0 +1,285 @@
+/* Owns the writing of a folder that transformers reads: dense weights in Hugging Face's names and order. */
+#include <dirent.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "formats/origin.h"
+
+#define CONFIG  "config.json"
+#define WEIGHTS "model.safetensors"
+
+static const char *const files[] = {WEIGHTS, CONFIG};
+
+/* One export. `params` has all biases, whether the model has them or not. */
+typedef struct job {
+    const pq_model *model;
+    pq_params params;
+    const char *dtype;
+    bool lossy;
+    char (*names)[80];      /* [params.count], with Hugging Face's prefix */
+    pq_safetensor *tensors; /* [params.count] */
+    double *errors;         /* [params.count] largest of each */
+    float *hard, *other;    /* scratch: a parameter's values */
+    char *image;            /* scratch: its bytes in the file */
+    pq_hf_summary *summary;
+} job;
+
+static void job_deinit(job *j) {
+    pq_params_deinit(&j->params);
+    free(j->names);
+    free(j->tensors);
+    free(j->errors);
+    free(j->hard);
+    free(j->other);
+    free(j->image);
+}
+
+static bool is_transposed(const pq_param *p) {
+    return pq_stored_transposed(p->id);
+}
+
+static pq_status job_init(job *j, pq_error *err) {
+    pq_gpt2_shape shape = j->model->params.shape;
+    size_t most = 0;
+    shape.bias = true;
+    PQ_TRY(pq_params_init(&shape, &j->params, err));
+    const size_t count = j->params.count;
+    PQ_TRY(pq_calloc(count, sizeof *j->names, "tensor names", &j->names, err));
+    PQ_TRY(pq_calloc(count, sizeof *j->tensors, "tensors", &j->tensors, err));
+    PQ_TRY(pq_calloc(count, sizeof *j->errors, "errors", &j->errors, err));
+    for (size_t i = 0; i < count; i++) {
+        const pq_param *p = &j->params.list[i];
+        const bool turned = is_transposed(p);
+        const size_t rows = turned ? p->columns : p->rows, columns = turned ? p->rows : p->columns;
+        snprintf(j->names[i], sizeof *j->names, "transformer.%s", p->name);
+        j->tensors[i] = (pq_safetensor){.name = j->names[i],
+                                        .dtype = p->quantizable || j->lossy ? j->dtype : "F32",
+                                        .rank = rows ? 2 : 1,
+                                        .shape = {rows ? rows : columns, columns}};
+        if (p->count > most) most = p->count;
+    }
+    PQ_TRY(pq_calloc(most, sizeof *j->hard, "weights", &j->hard, err));
+    PQ_TRY(pq_calloc(most, sizeof *j->other, "weights", &j->other, err));
+    return pq_calloc(most, sizeof *j->hard, "weights", &j->image, err);
+}
+
+/* The values that count of parameter `i` of the file: the model's own memory, or j->hard. */
+static const float *values_of(const job *j, size_t i) {
+    const pq_param *p = pq_params_at(&j->model->params, j->params.list[i].id, j->params.list[i].layer);
+    if (!p) { /* a bias that the model does not have */
+        memset(j->hard, 0, j->params.list[i].count * sizeof *j->hard);
+        return j->hard;
+    }
+    const pq_param_quant *q = &j->model->quant[p - j->model->params.list];
+    const float *weights = j->model->weights + p->offset;
+    if (!q->quantized) return weights;
+    pq_matrix_fake_quantize(&q->codebook, weights, p->rows, p->columns, q->group, q->scales, j->hard);
+    return j->hard;
+}
+
+/* ---- model.safetensors ---- */
+
+static pq_status check_error(const job *j, size_t i, pq_error *err) {
+    const char *name = j->params.list[i].name;
+    if (isinf(j->errors[i]))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "%s has a weight beyond the range of %s", name, j->dtype);
+    if (j->errors[i] > 0 && !j->lossy)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "%s has weights that %s cannot hold (error up to %.3g); --lossy rounds them", name,
+                       j->dtype, j->errors[i]);
+    if (j->errors[i] > j->summary->largest_error) {
+        j->summary->largest_error = j->errors[i];
+        snprintf(j->summary->worst, sizeof j->summary->worst, "%s", name);
+    }
+    return PQ_OK;
+}
+
+static pq_status write_tensor(const job *j, size_t i, pq_file_writer *writer, pq_error *err) {
+    const pq_param *p = &j->params.list[i];
+    const float *values = values_of(j, i);
+    size_t bad = pq_first_bad(values, p->count);
+    if (bad < p->count)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "weight %zu of %s is not finite: it cannot be exported", bad,
+                       p->name);
+    if (!is_transposed(p) && strcmp(j->tensors[i].dtype, "F32") == 0)
+        return pq_file_write(writer, values, p->count * sizeof *values, err);
+    PQ_TRY(pq_origin_write(j->tensors[i].dtype, is_transposed(p), p, values, j->image, &j->errors[i], err));
+    PQ_TRY(check_error(j, i, err));
+    return pq_file_write(writer, j->image, j->tensors[i].bytes, err);
+}
+
+static pq_status write_weights(const job *j, const char *path, pq_error *err) {
+    pq_file_writer writer;
+    char *header;
+    size_t bytes;
+    const pq_safetensors_text texts[] = {{"format", "pt"}, {PQ_HF_TOKENIZER, j->model->tokenizer}};
+    PQ_TRY(pq_safetensors_header(j->tensors, j->params.count, texts, j->model->tokenizer ? 2 : 1, &header,
+                                 &bytes, err));
+    pq_status status = pq_file_create(path, false, &writer, err);
+    if (status == PQ_OK) {
+        status = pq_file_write(&writer, header, bytes, err);
+        for (size_t i = 0; status == PQ_OK && i < j->params.count; i++) {
+            status = write_tensor(j, i, &writer, err);
+            j->summary->bytes += j->tensors[i].bytes;
+        }
+        if (status == PQ_OK)
+            status = pq_file_commit(&writer, err);
+        else
+            pq_file_abort(&writer);
+    }
+    free(header);
+    return status;
+}
+
+/* ---- config.json ---- */
+
+static pq_status write_config(const job *j, const char *path, pq_error *err) {
+    const pq_gpt2_shape *s = &j->params.shape;
+    /* With tensors of two types, the one that holds both. */
+    const char *dtype = !j->lossy || strcmp(j->dtype, "F32") == 0 ? "float32"
+                        : strcmp(j->dtype, "F16") == 0            ? "float16"
+                                                                  : "bfloat16";
+    const json_int_t end_of_text = 50256; /* GPT-2's */
+    json_t *ends = s->vocab > end_of_text ? json_integer(end_of_text) : json_null();
+    json_t *json =
+        json_pack("{s:s, s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:n, s:s, s:f, s:b, s:b, s:b, s:O, s:O}",
+                  "model_type", "gpt2", "architectures", "GPT2LMHeadModel", "torch_dtype", dtype,
+                  "vocab_size", (json_int_t)s->vocab, "n_positions", (json_int_t)s->context, "n_embd",
+                  (json_int_t)s->width, "n_layer", (json_int_t)s->layers, "n_head", (json_int_t)s->heads,
+                  "n_inner", "activation_function", s->gelu_tanh ? "gelu_new" : "gelu", "layer_norm_epsilon",
+                  1e-5, "scale_attn_weights", 1, "scale_attn_by_inverse_layer_idx", 0, "tie_word_embeddings",
+                  1, "bos_token_id", ends, "eos_token_id", ends);
+    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    pq_file_writer writer;
+    json_decref(ends);
+    json_decref(json);
+    if (!text) return PQ_FAIL(err, PQ_ERR_MEMORY, CONFIG " could not be allocated");
+    pq_status status = pq_file_create(path, false, &writer, err);
+    if (status == PQ_OK) {
+        status = pq_file_write(&writer, text, strlen(text), err);
+        if (status == PQ_OK) status = pq_file_write(&writer, "\n", 1, err);
+        if (status == PQ_OK)
+            status = pq_file_commit(&writer, err);
+        else
+            pq_file_abort(&writer);
+    }
+    free(text);
+    return status;
+}
+
+/* ---- reading it back ---- */
+
+static pq_status compare_tensor(const job *j, size_t i, const pq_tensors *tensors, pq_error *err) {
+    const pq_param *p = &j->params.list[i];
+    const pq_named *n = pq_tensors_find(tensors, p->name);
+    if (!n || n->tensor->bytes != j->tensors[i].bytes)
+        return PQ_FAIL(err, PQ_ERR_IO, "%s is missing, or of another size", p->name);
+    const pq_origin origin = {n->file, n->tensor->name, n->tensor->data, n->tensor->dtype, is_transposed(p)};
+    PQ_TRY(pq_origin_read(&origin, p, j->other, err));
+    const float *values = values_of(j, i);
+    double worst = 0;
+    for (size_t k = 0; k < p->count; k++) {
+        double error = fabs((double)j->other[k] - (double)values[k]);
+        if (error > worst) worst = error;
+    }
+    bool same = j->errors[i] > 0 || memcmp(j->other, values, p->count * sizeof *values) == 0;
+    if (same && worst <= j->errors[i]) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_IO, "%s reads back differently from the model's weights", p->name);
+}
+
+static pq_status compare(const job *j, const char *folder, pq_error *err) {
+    pq_gpt2_shape shape;
+    pq_tensors tensors;
+    PQ_TRY(pq_hf_open(folder, &shape, &tensors, err));
+    pq_status status = PQ_OK;
+    const pq_gpt2_shape *s = &j->params.shape;
+    if (shape.layers != s->layers || shape.heads != s->heads || shape.width != s->width ||
+        shape.context != s->context || shape.vocab != s->vocab || shape.gelu_tanh != s->gelu_tanh)
+        status = PQ_FAIL(err, PQ_ERR_IO, CONFIG " reads back differently");
+    for (size_t i = 0; status == PQ_OK && i < j->params.count; i++)
+        status = compare_tensor(j, i, &tensors, err);
+    pq_tensors_close(&tensors);
+    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s was not written", folder);
+}
+
+/* ---- the folder ---- */
+
+static bool folder_is_empty(const char *path) {
+    DIR *folder = opendir(path);
+    size_t entries = 0;
+    if (!folder) return false;
+    while (readdir(folder)) entries++;
+    closedir(folder);
+    return entries == 2; /* . and .. */
+}
+
+static pq_status check_target(const char *folder, bool overwrite, pq_error *err) {
+    if (!pq_file_exists(folder)) return PQ_OK;
+    if (!overwrite) return PQ_FAIL(err, PQ_ERR_USAGE, "%s exists already; --overwrite replaces it", folder);
+    if (!pq_folder_exists(folder) || !(pq_hf_looks_like(folder) || folder_is_empty(folder)))
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "%s exists and is no folder of a Hugging Face model (it has no " CONFIG
+                       "); it was left alone",
+                       folder);
+    return PQ_OK;
+}
+
+/* Over an older folder file by file, the weights first: what else lies there stays. */
+static pq_status publish(const char *temporary, const char *folder, pq_error *err) {
+    pq_status status = PQ_OK;
+    if (!pq_file_exists(folder)) return pq_file_publish(temporary, folder, true, err);
+    for (size_t i = 0; status == PQ_OK && i < sizeof files / sizeof *files; i++) {
+        char *from = pq_path_join(temporary, files[i]), *to = pq_path_join(folder, files[i]);
+        status = from && to ? pq_file_publish(from, to, true, err)
+                            : PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+        free(from);
+        free(to);
+    }
+    return status;
+}
+
+static void remove_temporary(const char *temporary) {
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *path = pq_path_join(temporary, files[i]);
+        if (path) unlink(path);
+        free(path);
+    }
+    rmdir(temporary);
+}
+
+static pq_status write_folder(const job *j, const char *temporary, const char *folder, pq_error *err) {
+    char *weights = pq_path_join(temporary, WEIGHTS), *config = pq_path_join(temporary, CONFIG);
+    pq_status status = weights && config ? pq_folder_create(temporary, err)
+                                         : PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+    if (status == PQ_OK) status = write_weights(j, weights, err);
+    if (status == PQ_OK) status = write_config(j, config, err);
+    if (status == PQ_OK) status = compare(j, temporary, err);
+    if (status == PQ_OK) status = publish(temporary, folder, err);
+    remove_temporary(temporary); /* nothing is left of it when it became the folder */
+    free(weights);
+    free(config);
+    return status;
+}
+
+pq_status pq_hf_write(const char *folder, bool overwrite, const pq_model *model, const char *dtype,
+                      bool lossy, pq_hf_summary *out, pq_error *err) {
+    job j = {.model = model, .dtype = dtype, .lossy = lossy, .summary = out};
+    size_t length = strlen(folder), bytes = length + 32;
+    char *temporary;
+    *out = (pq_hf_summary){0};
+    while (length > 1 && folder[length - 1] == '/') length--;
+    if (length == 0) return PQ_FAIL(err, PQ_ERR_USAGE, "the folder's name is empty");
+    PQ_TRY(check_target(folder, overwrite, err));
+    PQ_TRY(pq_calloc(bytes, 1, "a file name", &temporary, err));
+    snprintf(temporary, bytes, "%.*s.tmp-%ld", (int)length, folder, (long)getpid());
+    pq_status status = job_init(&j, err);
+    if (status == PQ_OK) status = write_folder(&j, temporary, folder, err);
+    job_deinit(&j);
+    free(temporary);
+    return status;
+}
