@@ -20,6 +20,7 @@ typedef struct bench {
     size_t used;
     float weights[MOST], gradients[MOST];
     int wte;
+    const pq_soft_targets *teacher;
 } bench;
 
 static pq_error err;
@@ -160,25 +161,30 @@ static double loss_of(bench *b) {
                       .first = true,
                       .seed = 11,
                       .iter = 5,
-                      .sequence = 3};
+                      .sequence = 3,
+                      .teacher = b->teacher};
     pq_graph_forward(b->graph, &batch);
     pq_graph_backward(b->graph, &batch);
     for (int i = 0; i < B * T; i++) sum += losses[i];
+    if (!b->teacher) return sum / VALID;
+    double weight = (double)b->teacher->weight, temperature = (double)b->teacher->temperature;
+    sum *= 1 - weight;
+    for (int i = 0; i < B * T; i++)
+        sum += weight * temperature * temperature * (double)b->teacher->divergences[i];
     return sum / VALID;
 }
 
-START_TEST(gradient) {
-    bool recompute = _i >= CASES;
+static void check_gradient(int number, bool recompute, const pq_soft_targets *teacher) {
     static bench b;
     pq_plan_size size;
     void *activations, *scratch;
     static float expected[MOST];
-    b = (bench){0};
+    b = (bench){.teacher = teacher};
     must(pq_graph_create(B, T, V, &b.graph, &err));
     b.wte = parameter(&b, V, C, 0, 0.8);
     int wpe = parameter(&b, T + 1, C, 0, 0.8), x;
     must(pq_op_embedding(b.graph, b.wte, wpe, &x, &err));
-    x = cases[_i % CASES].build(&b, x);
+    x = cases[number].build(&b, x);
     must(pq_op_head(b.graph, x, b.wte, &err));
     must(pq_graph_plan(b.graph, true, recompute, &size, &err));
     must(pq_calloc(1, size.activations, "activations", &activations, &err));
@@ -204,10 +210,34 @@ START_TEST(gradient) {
         difference += ((double)b.gradients[i] - expected[i]) * ((double)b.gradients[i] - expected[i]);
     }
     ck_assert_msg(sqrt(difference) <= 2e-3 * sqrt(norm), "%s: gradient differs by %g of %g",
-                  cases[_i % CASES].name, sqrt(difference), sqrt(norm));
+                  cases[number].name, sqrt(difference), sqrt(norm));
     pq_graph_destroy(b.graph);
     free(activations);
     free(scratch);
+}
+
+START_TEST(gradient) {
+    check_gradient(_i % CASES, _i >= CASES, NULL);
+}
+END_TEST
+
+/* The head with a teacher wider than the student: the mixed loss, masked targets left out. */
+START_TEST(distilled_gradient) {
+    static const float weights[] = {0, 0.3f, 1}, temperatures[] = {1, 2, 0.7f};
+    enum { WIDE = 9 };
+    float x[B * T * WIDE], wte[V * WIDE], logits[B * T * V], divergences[B * T];
+    for (size_t i = 0; i < B * T * WIDE; i++) x[i] = (float)cos(1.7 * (double)i);
+    for (size_t i = 0; i < V * WIDE; i++) wte[i] = (float)sin(2.9 * (double)i);
+    pq_soft_targets teacher = {.x = x,
+                               .wte = wte,
+                               .columns = WIDE,
+                               .weight = weights[_i % 3],
+                               .temperature = temperatures[_i / 3],
+                               .logits = logits,
+                               .divergences = divergences};
+    check_gradient(CASES - 2, false, &teacher);
+    ck_assert_float_eq(divergences[6], 0);
+    ck_assert_float_gt(divergences[0], 0);
 }
 END_TEST
 
@@ -234,6 +264,7 @@ int main(void) {
     TCase *tc = tcase_create("finite differences");
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, gradient, 0, 2 * CASES); /* kept, then recomputed */
+    tcase_add_loop_test(tc, distilled_gradient, 0, 9);
     tcase_add_test(tc, shapes_are_checked);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
