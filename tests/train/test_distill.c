@@ -308,6 +308,27 @@ START_TEST(teacher_on_resume) {
 }
 END_TEST
 
+/* A teacher whose logits are not finite: the cross-entropy is, the mixed loss is not, so nothing is updated.
+ */
+START_TEST(broken_teacher) {
+    char broken[300];
+    pq_model *model;
+    pq_config *config;
+    snprintf(broken, sizeof broken, "distill.from=%s/broken.h5", folder);
+    const char *const more[] = {broken, "distill.weight=0.1", NULL};
+    must(pq_checkpoint_read(path_of("teacher/ckpt-7.h5"), &model, NULL, &err));
+    const pq_param *gain = pq_params_find(&model->params, "ln_f.weight");
+    for (size_t i = 0; i < gain->count; i++) model->weights[gain->offset + i] = 3e38f;
+    must(pq_checkpoint_write(path_of("broken.h5"), false, model, NULL, &err));
+    pq_model_destroy(model);
+    pq_job *job = prepare(small, more, true, &config);
+    pq_job_draw(job, 0);
+    pq_iteration done = pq_session_iterate(job->session, 0, 1e-3);
+    ck_assert(isfinite(done.loss) && !isfinite(done.objective) && !done.updated);
+    finish(job, config);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("distillation");
     TCase *tc = tcase_create("tiny models");
@@ -316,6 +337,7 @@ int main(void) {
     tcase_add_loop_test(tc, resume_and_threads, 0, 2);
     tcase_add_test(tc, micro_batches_do_not_matter);
     tcase_add_loop_test(tc, its_own_teacher, 0, 2);
+    tcase_add_test(tc, broken_teacher);
     tcase_add_test(tc, memory_is_planned);
     tcase_add_test(tc, wrong_teachers);
     tcase_add_test(tc, teacher_on_resume);
