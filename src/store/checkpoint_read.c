@@ -344,13 +344,72 @@ done:
     return status;
 }
 
+/* ---- state of the training methods ---- */
+
+/* Name, type and size of entry `index`, as the file has them; sizes that the file cannot hold are refused. */
+static pq_status describe_array(const reader *r, hid_t group, size_t index, pq_state_array *out) {
+    hsize_t size = 0;
+    ssize_t length = H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, index, out->name,
+                                        sizeof out->name, H5P_DEFAULT);
+    if (length <= 0 || (size_t)length >= sizeof out->name || !pq_array_name_valid(out->name))
+        return DAMAGED(r, "entry %zu of group arrays has a name that no training method uses", index);
+    hid_t dataset = is_hard(group, out->name) ? H5Dopen2(group, out->name, H5P_DEFAULT) : H5I_INVALID_HID;
+    if (dataset < 0) return DAMAGED(r, "expected a dataset %s, found none", out->name);
+    hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset);
+    bool f32 = H5Tequal(type, H5T_IEEE_F32LE) > 0, u8 = H5Tequal(type, H5T_STD_U8LE) > 0;
+    if (H5Sget_simple_extent_ndims(space) == 1) H5Sget_simple_extent_dims(space, &size, NULL);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Dclose(dataset);
+    if ((!f32 && !u8) || size == 0 || size > r->bytes / (f32 ? sizeof(float) : 1))
+        return DAMAGED(r, "%s is not a list of floats or bytes that the file could hold", out->name);
+    out->type = f32 ? PQ_ARRAY_F32 : PQ_ARRAY_U8;
+    out->count = (size_t)size;
+    return PQ_OK;
+}
+
+static pq_status read_array(const reader *r, hid_t group, pq_state_array *array) {
+    const hsize_t size = array->count;
+    hid_t dataset;
+    bool f32 = array->type == PQ_ARRAY_F32;
+    PQ_TRY(pq_calloc(array->count, f32 ? sizeof(float) : 1, array->name, &array->data, r->err));
+    if (f32) return read_floats(r, group, array->name, 1, &size, array->data);
+    PQ_TRY(open_dataset(r, group, array->name, H5T_STD_U8LE, 1, &size, &dataset));
+    herr_t result = H5Dread(dataset, H5T_NATIVE_UCHAR, H5S_ALL, H5S_ALL, H5P_DEFAULT, array->data);
+    H5Dclose(dataset);
+    return result < 0 ? DAMAGED(r, "%s does not have its checksum", array->name) : PQ_OK;
+}
+
+static pq_status read_arrays(const reader *r, hid_t file, pq_training_state *state) {
+    enum { MOST_ARRAYS = 65536 };
+    H5G_info_t info;
+    hid_t group;
+    pq_status status = PQ_OK;
+    if (!has_link(file, "arrays")) return PQ_OK;
+    PQ_TRY(open_group(r, file, "arrays", &group));
+    if (H5Gget_info(group, &info) < 0 || info.nlinks == 0 || info.nlinks > MOST_ARRAYS)
+        status = DAMAGED(r, "%s", "group arrays holds no number of entries that can be");
+    if (status == PQ_OK)
+        status =
+            pq_calloc((size_t)info.nlinks, sizeof *state->arrays, "state arrays", &state->arrays, r->err);
+    for (size_t i = 0; status == PQ_OK && i < info.nlinks; i++) {
+        status = describe_array(r, group, i, &state->arrays[i]);
+        if (status != PQ_OK) break;
+        state->array_count = i + 1;
+        status = read_array(r, group, &state->arrays[i]);
+    }
+    H5Gclose(group);
+    return status;
+}
+
 static pq_status read_file(const reader *r, hid_t file, pq_model **out, pq_training_state *state) {
     pq_root_fields root;
     pq_gpt2_shape shape;
     const bool has_moments = has_link(file, "moments");
     PQ_TRY(check_links(r, file, "/",
                        2 + (size_t)has_link(file, "config") + (size_t)has_link(file, "tokenizer") +
-                           (size_t)has_link(file, "state") + (size_t)has_moments));
+                           (size_t)has_link(file, "state") + (size_t)has_link(file, "arrays") +
+                           (size_t)has_moments));
     PQ_TRY(read_root(r, file, &root, &shape));
     PQ_TRY(create_model(r, &shape, out));
     pq_model *model = *out;
@@ -366,6 +425,7 @@ static pq_status read_file(const reader *r, hid_t file, pq_model **out, pq_train
     PQ_TRY(read_quantizers(r, file, model));
     if (!state) return PQ_OK;
     PQ_TRY(read_text(r, file, "state", &state->state));
+    PQ_TRY(read_arrays(r, file, state));
     return has_moments ? read_moments(r, file, &model->params, state) : PQ_OK;
 }
 
@@ -395,5 +455,8 @@ void pq_training_state_deinit(pq_training_state *state) {
     free(state->m);
     free(state->v);
     free(state->state);
+    for (size_t i = 0; i < state->array_count; i++)
+        if (!state->arrays[i].borrowed) free(state->arrays[i].data);
+    free(state->arrays);
     *state = (pq_training_state){0};
 }

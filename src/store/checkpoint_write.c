@@ -122,6 +122,20 @@ static void put_quantizer(writer *w, hid_t parent, const pq_param *param, const 
     H5Gclose(group);
 }
 
+/* What the training methods keep, one dataset an array. */
+static void put_arrays(writer *w, hid_t file, const pq_training_state *state) {
+    if (state->array_count == 0) return;
+    hid_t group = make_group(w, file, "arrays");
+    for (size_t i = 0; i < state->array_count && !w->failed; i++) {
+        const pq_state_array *a = &state->arrays[i];
+        const hsize_t size = a->count;
+        bool f32 = a->type == PQ_ARRAY_F32;
+        put_dataset(w, group, a->name, f32 ? H5T_IEEE_F32LE : H5T_STD_U8LE,
+                    f32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_UCHAR, 1, &size, a->data);
+    }
+    H5Gclose(group);
+}
+
 static void put_model(writer *w, hid_t file, const pq_model *model, const pq_training_state *state) {
     const pq_gpt2_shape *shape = &model->params.shape;
     pq_root_fields fields = {.format = PQ_CHECKPOINT_FORMAT,
@@ -147,6 +161,7 @@ static void put_model(writer *w, hid_t file, const pq_model *model, const pq_tra
     H5Gclose(quant);
     if (!state) return;
     put_text(w, file, "state", state->state);
+    put_arrays(w, file, state);
     if (!state->m) return;
     hid_t moments = make_group(w, file, "moments");
     put_parameters(w, moments, "m", &model->params, state->m);
@@ -182,6 +197,18 @@ static pq_status check_finite(const pq_params *params, const float *values, cons
     return PQ_OK;
 }
 
+static pq_status check_array(const pq_state_array *array, pq_error *err) {
+    if (!pq_array_name_valid(array->name) || array->count == 0)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "state array \"%s\" with %zu items: expected a name and at least one item",
+                       array->name, array->count);
+    for (size_t k = 0; array->type == PQ_ARRAY_F32 && k < array->count; k++)
+        if (!isfinite(((const float *)array->data)[k]))
+            return PQ_FAIL(err, PQ_DIVERGED, "%s holds %g at item %zu: not saved", array->name,
+                           (double)((const float *)array->data)[k], k);
+    return PQ_OK;
+}
+
 /* What the reader would refuse must not be written in the first place. */
 static pq_status check_contents(const pq_model *model, const pq_training_state *state, pq_error *err) {
     const pq_params *params = &model->params;
@@ -190,6 +217,7 @@ static pq_status check_contents(const pq_model *model, const pq_training_state *
         PQ_TRY(check_finite(params, state->m, "AdamW's first moment", err));
         PQ_TRY(check_finite(params, state->v, "AdamW's second moment", err));
     }
+    for (size_t i = 0; state && i < state->array_count; i++) PQ_TRY(check_array(&state->arrays[i], err));
     for (size_t i = 0; i < params->count; i++)
         for (size_t k = 0; model->quant[i].quantized && k < model->quant[i].scale_count; k++)
             if (!isfinite(model->quant[i].scales[k]) || model->quant[i].scales[k] <= 0)

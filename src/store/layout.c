@@ -71,6 +71,12 @@ hid_t pq_field_memory_type(pq_field_kind kind) {
     return pq_text_type(PQ_FIELD_TEXT_BYTES);
 }
 
+bool pq_array_name_valid(const char *name) {
+    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+    return length > 0 && name[length] == 0 && length < sizeof((pq_state_array *)NULL)->name &&
+           strcmp(name, ".") != 0;
+}
+
 void pq_hdf5_begin(pq_hdf5_settings *saved) {
     H5Eget_auto2(H5E_DEFAULT, &saved->print, &saved->print_data);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);

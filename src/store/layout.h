@@ -7,6 +7,7 @@
 #include <hdf5.h>
 
 #include "model/model.h"
+#include "store/checkpoint.h"
 
 /* The seal is the HDF5 user block: text lines, then zeros. It is written last and compared first, so HDF5
  * never sees a file that is cut or damaged: its reader is not made for those. */
@@ -56,6 +57,9 @@ hid_t pq_field_stored_type(pq_field_kind kind); /* to be closed with H5Tclose */
 hid_t pq_field_memory_type(pq_field_kind kind); /* the same */
 /* A fixed-length UTF-8 string; to be closed with H5Tclose. */
 hid_t pq_text_type(size_t bytes);
+
+/* Letters, digits, '.', '_' and '-', at least one and not '.' alone; what /arrays may hold. */
+bool pq_array_name_valid(const char *name);
 
 /* HDF5 prints its errors and loads plug-ins by default; between these two calls it does neither. */
 typedef struct pq_hdf5_settings {

@@ -85,6 +85,37 @@ static void fill(const pq_params *params, float *values, bool positive, uint64_t
         }
 }
 
+/* In an order that is not that of their names. */
+static void add_arrays(pq_training_state *state, uint64_t *random) {
+    static const pq_state_array kinds[] = {{.name = "learned.m", .type = PQ_ARRAY_F32, .count = 7},
+                                           {.name = "freeze.fixed", .type = PQ_ARRAY_U8, .count = 300000},
+                                           {.name = "a-1_b", .type = PQ_ARRAY_F32, .count = 1}};
+    pq_calloc(3, sizeof *state->arrays, "arrays", &state->arrays, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        pq_state_array *a = &state->arrays[state->array_count++];
+        *a = kinds[i];
+        pq_calloc(a->count, sizeof(float), "array", &a->data, NULL);
+        for (size_t k = 0; k < a->count; k++)
+            if (a->type == PQ_ARRAY_F32)
+                ((float *)a->data)[k] = any_float(random);
+            else
+                ((unsigned char *)a->data)[k] = (unsigned char)testing_random(random);
+    }
+}
+
+static bool same_arrays(const pq_training_state *a, const pq_training_state *b) {
+    for (size_t i = 0; i < a->array_count; i++) {
+        bool found = false;
+        for (size_t k = 0; k < b->array_count && !found; k++)
+            found = strcmp(a->arrays[i].name, b->arrays[k].name) == 0 &&
+                    a->arrays[i].type == b->arrays[k].type && a->arrays[i].count == b->arrays[k].count &&
+                    memcmp(a->arrays[i].data, b->arrays[k].data,
+                           a->arrays[i].count * (a->arrays[i].type == PQ_ARRAY_F32 ? sizeof(float) : 1)) == 0;
+        if (!found) return false;
+    }
+    return a->array_count == b->array_count;
+}
+
 void testing_make(uint64_t seed, const pq_gpt2_shape *shape, int kind, pq_model **out,
                   pq_training_state *state) {
     uint64_t random = seed * 1000 + (uint64_t)kind;
@@ -106,6 +137,7 @@ void testing_make(uint64_t seed, const pq_gpt2_shape *shape, int kind, pq_model 
         fill(&model->params, state->v, true, &random);
     }
     if (kind != 5) pq_copy_text("{\"step\": 3}", &state->state, NULL);
+    if (kind == 1 || kind == 3) add_arrays(state, &random);
     *out = model;
 }
 
@@ -151,6 +183,7 @@ bool testing_equal(const pq_model *a, const pq_training_state *sa, const pq_mode
     }
     if (!same_floats(sa->m, sb->m, elements) || !same_floats(sa->v, sb->v, elements))
         return differ("moments");
+    if (!same_arrays(sa, sb)) return differ("arrays");
     return same_text(sa->state, sb->state) || differ("state");
 }
 
