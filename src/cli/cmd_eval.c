@@ -137,8 +137,8 @@ const pq_command pq_cmd_eval = {
     .verb = "eval",
     .synopsis = "MODEL [--data P] [eval.*=...] [--against MODEL]",
     .summary = "loss and perplexity of a model over a split, with standard error",
-    .details = "MODEL is a run folder (its best.h5), RUN@last, RUN@N, a checkpoint .h5 or a packed "
-               ".safetensors. The "
+    .details = "MODEL is a run folder (its best.h5), RUN@last, RUN@N, a checkpoint .h5, a packed "
+               ".safetensors or a Hugging Face folder. The "
                "hard-quantized weights with the stored scales are evaluated in fp32 on the tokens of "
                "data.split's val part "
                "(eval.split=test for another), in windows of eval.context tokens that do not overlap; the "

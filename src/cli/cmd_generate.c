@@ -177,7 +177,8 @@ static pq_status run(const pq_cli *cli, pq_error *err) {
 
 static const char details[] =
     "Continues a text, token by token, and prints it as it is made: the prompt, then what follows. "
-    "MODEL is a run folder (its best), RUN@last, RUN@N, a checkpoint .h5 or a packed .safetensors; a "
+    "MODEL is a run folder (its best), RUN@last, RUN@N, a checkpoint .h5, a packed .safetensors or a "
+    "Hugging Face folder; a "
     "checkpoint is packed in memory first, so that what speaks is always the quantized model.\n"
     "\n"
     "Without --prompt the text starts after a newline, which is not printed; --prompt - reads it "

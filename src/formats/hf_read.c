@@ -56,7 +56,7 @@ typedef struct settings {
 /* The value as it stands in the file, for a sentence. */
 static pq_status refuse(const settings *s, const char *key, const char *expected, pq_error *err) {
     const json_t *value = json_object_get(s->json, key);
-    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     pq_status status = PQ_FAIL(err, PQ_ERR_USAGE, "%s/" CONFIG ": %s: expected %s, found %.80s", s->folder,
                                key, expected, text ? text : "nothing");
     free(text);

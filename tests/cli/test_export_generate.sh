@@ -44,8 +44,8 @@ cmp -s m.safetensors again.safetensors || fail "an export over itself differs"
 expect 2 '' '^potqat: m\.safetensors exists already; --overwrite replaces it$' export m.h5 -o m.safetensors
 expect 2 '' 'its moments would be lost' export m.h5 -o m.h5 --overwrite
 expect 2 '' 'needs -o PATH' export m.h5
-expect 2 '' '^potqat: --format gguf is not in this build; packed is$' export m.h5 --format gguf -o x
-expect 2 '' 'expected packed, found onnx' export m.h5 --format onnx -o x
+expect 2 '' '^potqat: --format gguf is not in this build; packed and hf are$' export m.h5 --format gguf -o x
+expect 2 '' 'expected packed or hf, found onnx' export m.h5 --format onnx -o x
 expect 1 '' 'could not be created' export m.h5 -o nowhere/x.safetensors
 expect 1 '' 'm\.none' export m.none -o x.safetensors
 if [ -e x ] || [ -e x.safetensors ]; then fail "a refused export left a file"; fi
