@@ -119,7 +119,8 @@ static pq_status open_teacher(pq_job *job, pq_error *err) {
     return status;
 }
 
-/* `iter`: of the first iteration. */
+/* `iter`: the iteration whose codebooks the model is to have: the first one, or the last one of a run that
+ * goes on. */
 static pq_status make_session(pq_job *job, int64_t iter, bool allocate, pq_error *err) {
     const pq_config *c = job->config;
     pq_session_options options = {.batch = (size_t)c->train.batch,
@@ -205,7 +206,7 @@ static pq_status continue_from(pq_job *job, const char *checkpoint, bool allocat
     PQ_TRY_TO(status, done,
               resolve_shape(job->config, job->model, pq_tokenizer_vocab(pq_dataset_tokenizer(job->dataset)),
                             &shape, err));
-    PQ_TRY_TO(status, done, make_session(job, job->model->iter, allocate, err));
+    PQ_TRY_TO(status, done, make_session(job, job->model->iter - 1, allocate, err));
     PQ_TRY_TO(status, done, pq_counters_read(state.state, job, err));
     PQ_TRY_TO(status, done, pq_qat_restore(job->session->qat, &state, err));
     PQ_TRY_TO(status, done, pq_copy_text(job->config->init.from, &job->parent, err)); /* for run.json alone */

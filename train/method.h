@@ -49,7 +49,8 @@ struct pq_method {
     void (*destroy)(void *self);
 };
 
-/* The rows that `config` wants, with their state as at the start of a training at iteration `iter`. */
+/* The rows that `config` wants, with the codebooks of iteration `iter`: the first one, or, before a restore,
+ * the last one done. */
 pq_status pq_qat_create(pq_model *model, const pq_config *config, const pq_scale_options *scale, int64_t iter,
                         pq_qat **out, pq_error *err);
 void pq_qat_destroy(pq_qat *qat);

@@ -32,6 +32,7 @@ typedef struct pq_session {
     pq_graph *graph;
     pq_adamw adamw; /* step = updates behind the moments */
     float *quantized, *gradients, *m, *v;
+    float (*ranges)[2]; /* the model's ranges of activations before this iteration; NULL: it has none */
     pq_span *spans;
     size_t span_count;
     uint16_t *tokens;   /* [accumulate x batch][context], filled by the caller, as are the targets */
