@@ -100,6 +100,10 @@ void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gra
     }
 }
 
+void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]) {
+    graph->ranges = ranges;
+}
+
 static uint64_t now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -124,6 +128,7 @@ static void run_steps(pq_graph *graph, const pq_batch *batch, size_t first, size
             bool again = step->kind == STEP_RECOMPUTE && plan->recomputed[t];
             graph->tensors[t].value = at(plan, (size_t)t, again ? ROLE_RECOMPUTED : ROLE_VALUE);
         }
+        graph->again = step->kind == STEP_RECOMPUTE;
         node->op->forward(graph, node);
         plan->times[step->node].forward += now() - start;
     }

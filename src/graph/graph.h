@@ -42,6 +42,7 @@ typedef struct pq_attributes {
     size_t heads;
     double dropout;
     bool tanh;
+    size_t site; /* of graph->ranges */
 } pq_attributes;
 
 struct pq_node {
@@ -92,6 +93,7 @@ typedef struct pq_batch {
     uint64_t seed, iter;            /* of dropout */
     uint64_t sequence;              /* number, in the iteration, of the first sequence */
     const pq_soft_targets *teacher; /* NULL: none; training only */
+    bool observe;                   /* the ranges of activations follow this batch */
 } pq_batch;
 
 struct pq_graph {
@@ -103,6 +105,9 @@ struct pq_graph {
     int block; /* given to nodes that are added */
     const pq_kernels *kernels;
     const pq_batch *run; /* the micro-batch that is running */
+    bool again;          /* the forward that is running is a second one, for the backward pass */
+    float (
+        *ranges)[2]; /* [site] least and largest activation, low > high: none seen; NULL: no op reads them */
     float *scratch;
     struct pq_plan *plan;
 };
@@ -132,6 +137,9 @@ void pq_graph_place(pq_graph *graph, void *activations, void *scratch);
 /* Parameters: latent weights, fake-quantized weights (for tensors marked quantized), gradients; flat,
  * borrowed. */
 void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gradients);
+
+/* The ranges of activations, borrowed; batches with `observe` change them. */
+void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]);
 
 /* Run the forward steps; with a plan for it, the backward steps too. Losses stand in batch->losses. */
 void pq_graph_forward(pq_graph *graph, const pq_batch *batch);

@@ -3,6 +3,7 @@
 #ifndef PQ_KERNELS_KERNELS_H
 #define PQ_KERNELS_KERNELS_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,6 +43,27 @@ typedef struct pq_pow2_grid {
 typedef struct pq_distill_mix {
     float weight, temperature, factor;
 } pq_distill_mix;
+
+/* An affine grid: the values (q - zero) * scale for whole q from low to high, all of them floats. */
+typedef struct pq_affine {
+    float scale, inverse, zero, low, high;
+} pq_affine;
+
+#define PQ_INT8_ROW_LEAST 0x1p-126f /* least scale of a row: the least normal float, so that 1 / scale is finite */
+
+/* The grid of the numbers from `lowest` to `highest` (whole) that takes in 0 and, of x, low to high. In fp32, each step
+ * rounded: scale = (high - low) / (highest - lowest), at least `least`; inverse = 1 / scale; zero = lowest - low / scale,
+ * the quotient rounded half to even. A span that is not finite gives a scale of NaN. */
+static inline pq_affine pq_affine_make(float low, float high, float lowest, float highest, float least) {
+    low = low > 0 ? 0 : low; /* NaN stays */
+    high = high < 0 ? 0 : high;
+    float scale = (high - low) / (highest - lowest);
+    if (scale < least) scale = least;
+    if (!isfinite(scale)) scale = NAN;
+    float zero = lowest - rintf(low / scale);
+    zero = zero < lowest ? lowest : zero > highest ? highest : zero;
+    return (pq_affine){.scale = scale, .inverse = 1 / scale, .zero = zero, .low = lowest, .high = highest};
+}
 
 /* Floats of scratch that attention needs a thread. */
 size_t pq_attention_scratch(size_t T, size_t head_size);

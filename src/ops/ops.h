@@ -20,6 +20,15 @@ pq_status pq_op_attention(pq_graph *graph, int qkv, size_t heads, double p, int 
 pq_status pq_op_gelu(pq_graph *graph, int x, bool tanh, int *out, pq_error *err);
 /* x + dropout(branch). */
 pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, int *out, pq_error *err);
+/* x with each row (token) rounded to 256 values of its own: kernels.def, int8_rows. The gradient passes as it
+ * is. */
+pq_status pq_op_int8_token(pq_graph *graph, int x, int *out, pq_error *err);
+/* x rounded to the numbers -128 to 127 of the range graph->ranges[site], which moves by PQ_RANGE_SHARE of the
+ * way to the extremes of each batch that is observed (the first sets it); as it is while no range is known.
+ * No gradient for what lies outside: torch.fake_quantize_per_tensor_affine after a
+ * MovingAverageMinMaxObserver. */
+#define PQ_RANGE_SHARE 0.01f
+pq_status pq_op_int8_affine(pq_graph *graph, int x, size_t site, int *out, pq_error *err);
 /* The tied head: cross-entropy of x wte^T against the batch's targets, in slices of rows, so that the logits
  * of a large vocabulary are never whole in memory. In training the losses and the gradients come from one
  * product each, in the backward pass. The last node of a graph; its result is batch->losses. */
