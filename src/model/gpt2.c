@@ -27,19 +27,40 @@ static pq_status add_parameters(builder *b, int layer, pq_error *err) {
     return PQ_OK;
 }
 
+/* *x as the matrix product of this site reads it: quantized where its matrix is. */
+static pq_status add_input(builder *b, size_t site, int *x, pq_error *err) {
+    const pq_model *model = b->model;
+    const pq_param *p = pq_model_site_param(model, site);
+    if (!model->quant[p - model->params.list].quantized) return PQ_OK;
+    switch (model->activations) {
+    case PQ_ACTIVATIONS_TOKEN:
+        return pq_op_int8_token(b->graph, *x, x, err);
+    case PQ_ACTIVATIONS_AFFINE:
+        return pq_op_int8_affine(b->graph, *x, site, x, err);
+    case PQ_ACTIVATIONS_NONE:
+        break;
+    }
+    return PQ_OK;
+}
+
 static pq_status add_block(builder *b, double dropout, int *x, pq_error *err) {
     const pq_gpt2_shape *shape = &b->model->params.shape;
     const int *p = b->parameters;
     pq_graph *g = b->graph;
+    size_t site = 4 * (size_t)g->block;
     int y, z, after;
     PQ_TRY(pq_op_layernorm(g, *x, p[PQ_PARAM_LN_1_WEIGHT], p[PQ_PARAM_LN_1_BIAS], &y, err));
+    PQ_TRY(add_input(b, site, &y, err));
     PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_C_ATTN_WEIGHT], p[PQ_PARAM_C_ATTN_BIAS], &z, err));
     PQ_TRY(pq_op_attention(g, z, (size_t)shape->heads, dropout, &y, err));
+    PQ_TRY(add_input(b, site + 1, &y, err));
     PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_ATTN_C_PROJ_WEIGHT], p[PQ_PARAM_ATTN_C_PROJ_BIAS], &z, err));
     PQ_TRY(pq_op_residual(g, *x, z, dropout, &after, err));
     PQ_TRY(pq_op_layernorm(g, after, p[PQ_PARAM_LN_2_WEIGHT], p[PQ_PARAM_LN_2_BIAS], &y, err));
+    PQ_TRY(add_input(b, site + 2, &y, err));
     PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_C_FC_WEIGHT], p[PQ_PARAM_C_FC_BIAS], &z, err));
     PQ_TRY(pq_op_gelu(g, z, shape->gelu_tanh, &y, err));
+    PQ_TRY(add_input(b, site + 3, &y, err));
     PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_MLP_C_PROJ_WEIGHT], p[PQ_PARAM_MLP_C_PROJ_BIAS], &z, err));
     return pq_op_residual(g, after, z, dropout, x, err);
 }
@@ -59,6 +80,7 @@ static pq_status add_all(builder *b, double dropout, pq_error *err) {
     g->block = PQ_NONE;
     PQ_TRY(pq_op_layernorm(g, x, b->parameters[PQ_PARAM_LN_F_WEIGHT], b->parameters[PQ_PARAM_LN_F_BIAS], &x,
                            err));
+    PQ_TRY(add_input(b, pq_model_sites(b->model) - 1, &x, err));
     return pq_op_head(g, x, b->parameters[PQ_PARAM_WTE], err);
 }
 
@@ -71,7 +93,7 @@ pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, dou
     if (status != PQ_OK)
         pq_graph_destroy(b.graph);
     else
-        *out = b.graph;
+        *out = b.graph, pq_graph_bind_ranges(b.graph, model->ranges);
     return status;
 }
 

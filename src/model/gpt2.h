@@ -6,8 +6,9 @@
 #include "model/model.h"
 
 /* Build the graph for batches of `batch` sequences of `context` tokens (at most the model's). Matrices that
- * the model quantizes read their fake-quantized values. dropout in [0, 1): after the embedding, on the
- * attention probabilities, at both ends of a block's branches. */
+ * the model quantizes read their fake-quantized values, and quantized inputs where it quantizes activations;
+ * the model's ranges are bound (borrowed: pq_graph_bind_ranges gives others). dropout in [0, 1): after the
+ * embedding, on the attention probabilities, at both ends of a block's branches. */
 pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
                         pq_error *err);
 

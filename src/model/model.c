@@ -30,6 +30,7 @@ void pq_model_destroy(pq_model *model) {
     if (!model) return;
     for (size_t i = 0; model->quant && i < model->params.count; i++) free(model->quant[i].scales);
     free(model->quant);
+    free(model->ranges);
     free(model->weights);
     free(model->tokenizer);
     free(model->config);
@@ -44,6 +45,8 @@ void pq_model_copy_values(const pq_model *from, pq_model *to) {
         to->quant[i].codebook = from->quant[i].codebook;
         memcpy(to->quant[i].scales, from->quant[i].scales, from->quant[i].scale_count * sizeof(float));
     }
+    if (from->ranges && to->ranges)
+        memcpy(to->ranges, from->ranges, pq_model_sites(from) * sizeof *to->ranges);
 }
 
 pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err) {
@@ -58,6 +61,7 @@ pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err) {
         if (q->quantized)
             PQ_TRY_TO(status, fail, pq_calloc(q->scale_count, sizeof *q->scales, "scales", &q->scales, err));
     }
+    PQ_TRY_TO(status, fail, pq_model_quantize_activations(copy, model->activations, err));
     pq_model_copy_values(model, copy);
     if (model->tokenizer) PQ_TRY_TO(status, fail, pq_copy_text(model->tokenizer, &copy->tokenizer, err));
     if (model->config) PQ_TRY_TO(status, fail, pq_copy_text(model->config, &copy->config, err));

@@ -55,14 +55,27 @@ typedef struct pq_param_quant {
     size_t scale_count;
 } pq_param_quant;
 
+/* How the input of a matrix product is quantized where its matrix is: not at all; each token on a grid of its
+ * own (kernels.def, int8_rows); on one fixed grid from the range that training has seen. */
+typedef enum pq_activations {
+    PQ_ACTIVATIONS_NONE,
+    PQ_ACTIVATIONS_TOKEN,
+    PQ_ACTIVATIONS_AFFINE
+} pq_activations;
+const char *pq_activations_name(pq_activations kind); /* none, int8-token, int8-affine */
+bool pq_activations_parse(const char *name, pq_activations *out);
+
 struct pq_model {
     pq_params params;
     float *weights;        /* [params.elements] latent fp32 weights */
     pq_param_quant *quant; /* [params.count] */
-    char *tokenizer;       /* tokenizer as JSON text (data/tokenizer.h); may be NULL */
-    char *config;          /* resolved config as YAML text, without its run section; may be NULL */
-    int64_t iter;          /* optimizer updates behind these weights */
-    double val_loss;       /* nats a token at that point; NaN = never evaluated */
+    pq_activations activations;
+    float (*ranges)[2]; /* [pq_model_sites] least and largest input, FLT_MAX and -FLT_MAX where none was seen;
+                           NULL but for PQ_ACTIVATIONS_AFFINE */
+    char *tokenizer;    /* tokenizer as JSON text (data/tokenizer.h); may be NULL */
+    char *config;       /* resolved config as YAML text, without its run section; may be NULL */
+    int64_t iter;       /* optimizer updates behind these weights */
+    double val_loss;    /* nats a token at that point; NaN = never evaluated */
 };
 
 /* A model of zeros: params laid out, nothing quantized. */
@@ -74,6 +87,19 @@ pq_status pq_model_create(const pq_gpt2_shape *shape, pq_model **out, pq_error *
 pq_status pq_model_quantize_param(pq_model *model, size_t index, const pq_codebook *codebook,
                                   const char *granularity, pq_error *err);
 
+/* The inputs of matrix products, block by block: c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj; last the head. */
+size_t pq_model_sites(const pq_model *model);
+/* The matrix that reads site `site`. */
+const pq_param *pq_model_site_param(const pq_model *model, size_t site);
+/* Have activations quantized; ranges start as unseen. */
+pq_status pq_model_quantize_activations(pq_model *model, pq_activations kind, pq_error *err);
+/* Two numbers in order, not infinitely far apart, or FLT_MAX and -FLT_MAX. */
+bool pq_range_valid(float low, float high);
+/* The range of one site, as observed, or FLT_MAX and -FLT_MAX for none. PQ_ERR_USAGE where it is no range. */
+pq_status pq_model_set_range(pq_model *model, size_t site, float low, float high, pq_error *err);
+/* PQ_ERR_USAGE where the input of a quantized matrix has no range yet, and needs one. */
+pq_status pq_model_check_ranges(const pq_model *model, pq_error *err);
+
 /* The granularity that gives groups of `group` weights. */
 void pq_granularity_name(const pq_param *param, size_t group, char *name, size_t bytes);
 
@@ -83,7 +109,7 @@ void pq_model_effective_weights(const pq_model *model, float *out);
 
 /* A deep copy, texts included. */
 pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err);
-/* Weights, codebooks and scales of `from`, which is quantized with the same groups as `to`. */
+/* Weights, codebooks, scales and ranges of `from`, which is quantized with the same groups as `to`. */
 void pq_model_copy_values(const pq_model *from, pq_model *to);
 
 /* Bytes of one parameter, and of all, as stored: packed codes and scales where quantized, 4 bytes a weight

@@ -295,6 +295,33 @@ static pq_status read_quantizers(const reader *r, hid_t file, pq_model *model) {
     return status;
 }
 
+/* ---- activations ---- */
+
+static pq_status read_ranges(const reader *r, hid_t group, pq_model *model) {
+    const hsize_t size[2] = {pq_model_sites(model), 2};
+    PQ_TRY(read_floats(r, group, "ranges", 2, size, &model->ranges[0][0]));
+    for (size_t i = 0; i < pq_model_sites(model); i++)
+        PQ_TRY(as_damage(r, pq_model_set_range(model, i, model->ranges[i][0], model->ranges[i][1], r->err)));
+    return PQ_OK;
+}
+
+static pq_status read_activations(const reader *r, hid_t file, pq_model *model) {
+    hid_t group;
+    pq_activations kind;
+    pq_activation_fields fields;
+    if (!has_link(file, "activations")) return PQ_OK;
+    PQ_TRY(open_group(r, file, "activations", &group));
+    pq_status status =
+        read_fields(r, group, "activations", pq_activation_table, PQ_ACTIVATION_FIELDS, &fields);
+    if (status == PQ_OK && (!pq_activations_parse(fields.kind, &kind) || kind == PQ_ACTIVATIONS_NONE))
+        status = DAMAGED(r, "activations are of a kind %s, expected int8-token or int8-affine", fields.kind);
+    if (status == PQ_OK) status = pq_model_quantize_activations(model, kind, r->err);
+    if (status == PQ_OK) status = check_links(r, group, "activations", model->ranges ? 1 : 0);
+    if (status == PQ_OK && model->ranges) status = read_ranges(r, group, model);
+    H5Gclose(group);
+    return status;
+}
+
 /* ---- the whole ---- */
 
 static pq_status read_root(const reader *r, hid_t file, pq_root_fields *root, pq_gpt2_shape *shape) {
@@ -409,7 +436,7 @@ static pq_status read_file(const reader *r, hid_t file, pq_model **out, pq_train
     PQ_TRY(check_links(r, file, "/",
                        2 + (size_t)has_link(file, "config") + (size_t)has_link(file, "tokenizer") +
                            (size_t)has_link(file, "state") + (size_t)has_link(file, "arrays") +
-                           (size_t)has_moments));
+                           (size_t)has_link(file, "activations") + (size_t)has_moments));
     PQ_TRY(read_root(r, file, &root, &shape));
     PQ_TRY(create_model(r, &shape, out));
     pq_model *model = *out;
@@ -423,6 +450,7 @@ static pq_status read_file(const reader *r, hid_t file, pq_model **out, pq_train
                        (unsigned long long)root.tokenizer_hash);
     PQ_TRY(read_parameters(r, file, "weights", &model->params, model->weights));
     PQ_TRY(read_quantizers(r, file, model));
+    PQ_TRY(read_activations(r, file, model));
     if (!state) return PQ_OK;
     PQ_TRY(read_text(r, file, "state", &state->state));
     PQ_TRY(read_arrays(r, file, state));

@@ -136,6 +136,18 @@ static void put_arrays(writer *w, hid_t file, const pq_training_state *state) {
     H5Gclose(group);
 }
 
+static void put_activations(writer *w, hid_t file, const pq_model *model) {
+    pq_activation_fields fields = {{0}};
+    const hsize_t size[2] = {pq_model_sites(model), 2};
+    if (model->activations == PQ_ACTIVATIONS_NONE) return;
+    snprintf(fields.kind, sizeof fields.kind, "%s", pq_activations_name(model->activations));
+    hid_t group = make_group(w, file, "activations");
+    put_fields(w, group, pq_activation_table, PQ_ACTIVATION_FIELDS, &fields);
+    if (model->ranges)
+        put_dataset(w, group, "ranges", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, 2, size, model->ranges);
+    H5Gclose(group);
+}
+
 static void put_model(writer *w, hid_t file, const pq_model *model, const pq_training_state *state) {
     const pq_gpt2_shape *shape = &model->params.shape;
     pq_root_fields fields = {.format = PQ_CHECKPOINT_FORMAT,
@@ -159,6 +171,7 @@ static void put_model(writer *w, hid_t file, const pq_model *model, const pq_tra
     for (size_t i = 0; i < model->params.count && !w->failed; i++)
         if (model->quant[i].quantized) put_quantizer(w, quant, &model->params.list[i], &model->quant[i]);
     H5Gclose(quant);
+    put_activations(w, file, model);
     if (!state) return;
     put_text(w, file, "state", state->state);
     put_arrays(w, file, state);
@@ -224,6 +237,13 @@ static pq_status check_contents(const pq_model *model, const pq_training_state *
                 return PQ_FAIL(err, PQ_DIVERGED,
                                "scale %zu of %s is %g, expected a positive number: not saved", k,
                                params->list[i].name, (double)model->quant[i].scales[k]);
+    for (size_t i = 0; model->ranges && i < pq_model_sites(model); i++)
+        if (!pq_range_valid(model->ranges[i][0], model->ranges[i][1]))
+            return PQ_FAIL(
+                err, PQ_DIVERGED,
+                "the range of activations before %s is %g to %g, expected two numbers in order: not saved",
+                pq_model_site_param(model, i)->name, (double)model->ranges[i][0],
+                (double)model->ranges[i][1]);
     return PQ_OK;
 }
 

@@ -31,6 +31,7 @@ const pq_field pq_quant_table[PQ_QUANT_FIELDS] = {
     FIELD(pq_quant_fields, granularity, TEXT),
     FIELD(pq_quant_fields, group, INT),
 };
+const pq_field pq_activation_table[PQ_ACTIVATION_FIELDS] = {FIELD(pq_activation_fields, kind, TEXT)};
 #undef FIELD
 
 hid_t pq_text_type(size_t bytes) {

@@ -49,8 +49,14 @@ typedef struct pq_quant_fields {
     int64_t group; /* weights that share a scale */
 } pq_quant_fields;
 
-enum { PQ_ROOT_FIELDS = 12, PQ_QUANT_FIELDS = 8 };
-extern const pq_field pq_root_table[PQ_ROOT_FIELDS], pq_quant_table[PQ_QUANT_FIELDS];
+/* Attributes of /activations. */
+typedef struct pq_activation_fields {
+    char kind[PQ_FIELD_TEXT_BYTES];
+} pq_activation_fields;
+
+enum { PQ_ROOT_FIELDS = 12, PQ_QUANT_FIELDS = 8, PQ_ACTIVATION_FIELDS = 1 };
+extern const pq_field pq_root_table[PQ_ROOT_FIELDS], pq_quant_table[PQ_QUANT_FIELDS],
+    pq_activation_table[PQ_ACTIVATION_FIELDS];
 
 /* What HDF5 calls the kinds, in the file and in memory. */
 hid_t pq_field_stored_type(pq_field_kind kind); /* to be closed with H5Tclose */

@@ -116,6 +116,15 @@ static bool same_arrays(const pq_training_state *a, const pq_training_state *b) 
     return a->array_count == b->array_count;
 }
 
+static void add_activations(pq_model *model, pq_activations kind, uint64_t *random) {
+    ck_assert_int_eq(pq_model_quantize_activations(model, kind, NULL), PQ_OK);
+    for (size_t i = 0; model->ranges && i + 1 < pq_model_sites(model); i++) { /* the last one stays unseen */
+        float low = -(float)(testing_random(random) % 1000) / 7,
+              high = (float)(testing_random(random) % 1000) / 3;
+        ck_assert_int_eq(pq_model_set_range(model, i, low, high, NULL), PQ_OK);
+    }
+}
+
 void testing_make(uint64_t seed, const pq_gpt2_shape *shape, int kind, pq_model **out,
                   pq_training_state *state) {
     uint64_t random = seed * 1000 + (uint64_t)kind;
@@ -138,6 +147,8 @@ void testing_make(uint64_t seed, const pq_gpt2_shape *shape, int kind, pq_model 
     }
     if (kind != 5) pq_copy_text("{\"step\": 3}", &state->state, NULL);
     if (kind == 1 || kind == 3) add_arrays(state, &random);
+    if (kind == 1 || kind == 6) add_activations(model, PQ_ACTIVATIONS_AFFINE, &random);
+    if (kind == 4) add_activations(model, PQ_ACTIVATIONS_TOKEN, &random);
     *out = model;
 }
 
@@ -181,6 +192,9 @@ bool testing_equal(const pq_model *a, const pq_training_state *sa, const pq_mode
             !same_floats(p->scales, q->scales, p->scale_count))
             return differ("scales");
     }
+    if (a->activations != b->activations || !a->ranges != !b->ranges ||
+        (a->ranges && !same_floats(a->ranges[0], b->ranges[0], 2 * pq_model_sites(a))))
+        return differ("activations");
     if (!same_floats(sa->m, sb->m, elements) || !same_floats(sa->v, sb->v, elements))
         return differ("moments");
     if (!same_arrays(sa, sb)) return differ("arrays");
