@@ -98,6 +98,17 @@ pq_status pq_ptq_fit(const pq_scale_options *scale, pq_model *model, size_t i, p
     return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", p->name);
 }
 
+pq_status pq_ptq_activations(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err) {
+    pq_activations kind;
+    if (!pq_activations_parse(config->quant.activations, &kind))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "quant.activations: %s is not known", config->quant.activations);
+    if (model->activations == kind) return PQ_OK;
+    PQ_TRY(pq_model_quantize_activations(model, kind, err));
+    if (model->ranges && parent && parent->ranges)
+        memcpy(model->ranges, parent->ranges, pq_model_sites(model) * sizeof *model->ranges);
+    return PQ_OK;
+}
+
 pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err) {
     pq_scale_options scale;
     PQ_TRY(pq_ptq_scale_options(config, &scale, err));
@@ -109,7 +120,7 @@ pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *
         else if (q->quantized)
             PQ_TRY(pq_ptq_fit(&scale, model, i, err));
     }
-    return PQ_OK;
+    return pq_ptq_activations(config, parent, model, err);
 }
 
 pq_matrix_error pq_ptq_measure(const pq_model *model, size_t index, const float *hard) {

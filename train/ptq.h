@@ -14,13 +14,16 @@ pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, p
  * become fp32, and with quantizer none those are all. PQ_ERR_USAGE where nothing matches, or a codebook or a
  * group cannot be. */
 pq_status pq_ptq_select(const pq_config *config, pq_model *model, pq_error *err);
+/* Have the model quantize activations as quant.activations says. Ranges stay where it, or else `parent`
+ * (NULL: none; same layers), has some of that kind. */
+pq_status pq_ptq_activations(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err);
 /* Fit the scales of matrix `index`, which is marked, to its weights. */
 pq_status pq_ptq_fit(const pq_scale_options *scale, pq_model *model, size_t index, pq_error *err);
 
 /* Quantize every matrix that matches quant.params: its scales are fitted to its weights, or kept from
  * `parent` (NULL: none; same shape) where that has it quantized the same way. All others become fp32; with
- * quantizer none those are all. Latent weights stay as they are. PQ_ERR_USAGE where nothing matches, a
- * codebook or a group cannot be, or weights are not finite. */
+ * quantizer none those are all. Then pq_ptq_activations. Latent weights stay as they are. PQ_ERR_USAGE where
+ * nothing matches, a codebook or a group cannot be, or weights are not finite. */
 pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err);
 
 /* How far the hard weights of one matrix are from the latent ones. */

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 
@@ -37,6 +38,8 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     PQ_TRY(pq_calloc(tokens, sizeof *s->tokens, "tokens", &s->tokens, err));
     PQ_TRY(pq_calloc(tokens, sizeof *s->targets, "targets", &s->targets, err));
     PQ_TRY(pq_calloc(tokens, sizeof *s->losses, "losses", &s->losses, err));
+    if (s->model->ranges)
+        PQ_TRY(pq_calloc(pq_model_sites(s->model), sizeof *s->ranges, "ranges", &s->ranges, err));
     if (s->options.teacher) {
         PQ_TRY(pq_calloc(tokens, sizeof *s->divergences, "divergences", &s->divergences, err));
         PQ_TRY(pq_teacher_place(s->options.teacher, s->activations, s->scratch, err));
@@ -104,6 +107,7 @@ void pq_session_destroy(pq_session *s) {
     free(s->targets);
     free(s->losses);
     free(s->divergences);
+    free(s->ranges);
     free(s->spans);
     pq_graph_destroy(s->graph);
     pq_qat_destroy(s->qat);
@@ -135,7 +139,8 @@ static void gradients(pq_session *s, int64_t iter, pq_iteration *result) {
                           .first = micro == 0,
                           .seed = s->options.seed,
                           .iter = (uint64_t)iter,
-                          .sequence = micro * s->options.batch};
+                          .sequence = micro * s->options.batch,
+                          .observe = true};
         if (teacher) batch.teacher = pq_teacher_run(teacher, batch.tokens, s->divergences + micro * tokens);
         pq_graph_forward(s->graph, &batch);
         pq_graph_backward(s->graph, &batch);
@@ -148,13 +153,21 @@ static void gradients(pq_session *s, int64_t iter, pq_iteration *result) {
     result->objective = (1 - weight) * result->loss + weight * T * T * result->divergence;
 }
 
+static void copy_ranges(const pq_session *s, float (*from)[2], float (*to)[2]) {
+    if (s->ranges) memcpy(to, from, pq_model_sites(s->model) * sizeof *to);
+}
+
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
     pq_qat_show(s->qat, iter, lr, s->quantized);
+    copy_ranges(s, s->model->ranges, s->ranges);
     gradients(s, iter, &result);
     pq_qat_gradient(s->qat, s->gradients);
     result.norm = pq_gradient_norm(s->gradients, s->spans, s->span_count);
-    if (!isfinite(result.objective) || !isfinite(result.norm)) return result;
+    if (!isfinite(result.objective) || !isfinite(result.norm)) {
+        copy_ranges(s, s->ranges, s->model->ranges);
+        return result;
+    }
     double clip = s->options.grad_clip;
     pq_adamw_update(&s->adamw, s->model->weights, s->gradients, s->m, s->v, s->spans, s->span_count, lr,
                     clip > 0 && result.norm > clip ? clip / result.norm : 1.0);

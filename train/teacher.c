@@ -42,6 +42,11 @@ static uint64_t hash_of(const pq_model *model, const float *weights, size_t byte
         snprintf(text, sizeof text, "%lld %lld %lld %lld %lld %d %d %llx", (long long)s->layers,
                  (long long)s->heads, (long long)s->width, (long long)s->context, (long long)s->vocab,
                  s->bias, s->gelu_tanh, (unsigned long long)pq_hash(weights, bytes));
+    if (model->activations != PQ_ACTIVATIONS_NONE) /* others keep the hash that they have had */
+        length += snprintf(text + length, sizeof text - (size_t)length, " %d %llx", (int)model->activations,
+                           model->ranges ? (unsigned long long)pq_hash(
+                                               model->ranges, pq_model_sites(model) * sizeof *model->ranges)
+                                         : 0ull);
     return pq_hash(text, (size_t)length);
 }
 
@@ -54,6 +59,12 @@ static pq_status build(const pq_model *model, const pq_config *config, size_t ba
     pq_model_effective_weights(model, t->weights);
     t->hash = hash_of(model, t->weights, t->weight_bytes);
     pq_graph_bind(t->graph, t->weights, t->weights, NULL);
+    if (model->ranges) {
+        size_t sites = pq_model_sites(model);
+        PQ_TRY(pq_calloc(sites, sizeof *t->ranges, "the teacher's ranges", &t->ranges, err));
+        memcpy(t->ranges, model->ranges, sites * sizeof *t->ranges);
+        pq_graph_bind_ranges(t->graph, t->ranges);
+    }
     t->targets = (pq_soft_targets){.wte = t->weights + pq_params_at(&model->params, PQ_PARAM_WTE, -1)->offset,
                                    .columns = (size_t)model->params.shape.width,
                                    .weight = (float)config->distill.weight,
@@ -83,6 +94,7 @@ void pq_teacher_destroy(pq_teacher *t) {
     if (!t) return;
     pq_pages_release(t->weights, t->weight_bytes);
     pq_graph_destroy(t->graph);
+    free(t->ranges);
     free(t->x);
     free(t->logits);
     free(t);

@@ -12,8 +12,10 @@
 typedef struct pq_teacher {
     pq_graph *graph;   /* forward only */
     pq_plan_size plan; /* memory that the student's session lends */
-    uint64_t hash;     /* of shape and effective weights: the same for a checkpoint and its packed file */
-    float *weights;    /* effective */
+    uint64_t
+        hash; /* of shape, effective weights and activations: the same for a checkpoint and its packed file */
+    float *weights;             /* effective */
+    float (*ranges)[2];         /* of its activations; NULL: not needed */
     size_t weight_bytes, bytes; /* bytes: what the teacher takes besides lent memory */
     float *x, *logits;          /* [tokens][columns], one slice; NULL until the teacher is placed */
     pq_soft_targets targets;

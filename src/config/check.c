@@ -160,7 +160,11 @@ pq_status pq_config_check(const pq_config *config, const pq_key **key, pq_error 
     PQ_TRY(check_shape(config, key, err));
     PQ_TRY(check_split(config, key, err));
     PQ_TRY(check_training(config, key, err));
-    if (strcmp(config->quant.quantizer, "none") == 0) return PQ_OK;
+    if (strcmp(config->quant.quantizer, "none") == 0) {
+        if (strcmp(config->quant.activations, "none") == 0) return PQ_OK;
+        return BLAME(quant, activations, "%s is for the inputs of quantized matrices; quant.quantizer none has none",
+                     config->quant.activations);
+    }
     PQ_TRY(check_range(config, key, err));
     PQ_TRY(check_levels(config, config->quant.levels, key, err));
     PQ_TRY(check_overrides(config, key, err));

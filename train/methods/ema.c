@@ -2,6 +2,7 @@
  * quantized hard; training goes on with the latent weights, which a checkpoint holds as arrays. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "base/threads.h"
@@ -71,6 +72,8 @@ static void ema_updated(pq_qat *qat, void *self) {
     average a = {
         .from = model->weights, .to = qat->average->weights, .count = model->params.elements, .share = share};
     pq_parallel_for((a.count + TILE - 1) / TILE, average_tile, &a);
+    if (model->ranges)
+        memcpy(qat->average->ranges, model->ranges, pq_model_sites(model) * sizeof *model->ranges);
     if (qat->restarted && e->scales) take_scales(model, e->scales);
     float *scale = e->scales;
     for (size_t i = 0; i < model->params.count; i++) {
