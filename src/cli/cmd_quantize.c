@@ -150,6 +150,7 @@ static pq_status print_result(const pq_cli *cli, const pq_model *model, const pq
 static pq_status quantize(const pq_cli *cli, pq_model *model, pq_config *config, const char *out,
                           pq_error *err) {
     PQ_TRY(pq_ptq_rtn(config, NULL, model, err));
+    PQ_TRY(pq_model_check_ranges(model, err));
     free(model->config);
     model->config = pq_config_to_yaml(config, true);
     if (!model->config) return PQ_FAIL(err, PQ_ERR_MEMORY, "the config's text could not be allocated");

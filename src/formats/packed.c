@@ -98,6 +98,10 @@ static pq_status read_metadata(const pq_safetensors *file, pq_packed *out, pq_pa
     PQ_TRY(pq_calloc(out->params.count, sizeof **codings, "codings", codings, err));
     PQ_TRY(text_of(file, "codebooks", &text, err));
     PQ_TRY(pq_packed_read_codebooks(text, &out->params, &out->codebooks, *codings, err));
+    text = pq_safetensors_metadata(file, "activations");
+    if (text && (!pq_activations_parse(text, &out->activations) || out->activations != PQ_ACTIVATIONS_TOKEN))
+        return PQ_FAIL(err, PQ_ERR_FORMAT, "its activations are %.40s, expected int8-token or no such text",
+                       text);
     PQ_TRY(text_of(file, "iter", &text, err));
     PQ_TRY(pq_packed_read_number(text, &iter, err));
     if (!(iter >= 0 && iter < 0x1p53 && iter == floor(iter)))

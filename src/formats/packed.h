@@ -21,9 +21,10 @@ typedef struct pq_packed_tensor {
 
 struct pq_packed {
     pq_params params;
-    pq_packed_tensor *tensors; /* [params.count] */
-    char *tokenizer, *config;  /* JSON and YAML text, or NULL */
-    size_t weight_bytes;       /* of all tensors */
+    pq_packed_tensor *tensors;  /* [params.count] */
+    char *tokenizer, *config;   /* JSON and YAML text, or NULL */
+    size_t weight_bytes;        /* of all tensors */
+    pq_activations activations; /* of quantized matrices: none, or PQ_ACTIVATIONS_TOKEN */
     int64_t iter;
     double val_loss; /* the trainer's, NaN = unknown */
     pq_codebook *codebooks;
@@ -41,9 +42,9 @@ static inline float pq_packed_scale(const pq_packed_tensor *tensor, size_t i) {
 }
 
 /* Encode and pack `model` into a file, reopen it and compare every weight bit for bit before it gets its
- * name. */
+ * name. PQ_ERR_USAGE for a model with fixed ranges of activations, which no engine runs yet. */
 pq_status pq_packed_write(const char *path, bool overwrite, const pq_model *model, pq_error *err);
-/* The same bytes in memory, opened: how a checkpoint reaches the engine. */
+/* The same bytes in memory, opened: how a checkpoint reaches the engine, where fixed ranges are left out. */
 pq_status pq_packed_from_model(const pq_model *model, pq_packed **out, pq_error *err);
 /* The other way: a model whose weights are the decoded values (latent = hard) and whose quantizers and scales
  * are kept, so that it evaluates and exports the same. */

@@ -11,7 +11,7 @@
 #include "formats/packed_layout.h"
 #include "formats/packed_text.h"
 
-enum { MOST_TEXTS = 11, NAME_BYTES = sizeof(((pq_param *)0)->name) + 8 };
+enum { MOST_TEXTS = 12, NAME_BYTES = sizeof(((pq_param *)0)->name) + 8 };
 
 /* One tensor to be written: a parameter's fp32 weights, codes or scales. */
 struct piece {
@@ -103,6 +103,8 @@ static pq_status plan_texts(struct plan *plan, pq_error *err) {
     add_text(plan, "version", PQ_PACKED_VERSION);
     PQ_TRY(add_owned(plan, "shape", pq_packed_shape_text(&model->params.shape), err));
     PQ_TRY(add_owned(plan, "codebooks", pq_packed_codebooks_text(model), err));
+    if (model->activations == PQ_ACTIVATIONS_TOKEN)
+        add_text(plan, "activations", pq_activations_name(model->activations));
     add_text(plan, "tokenizer", model->tokenizer);
     if (model->tokenizer) {
         pq_packed_hash_text(model->tokenizer, strlen(model->tokenizer), plan->tokenizer_hash);
@@ -269,6 +271,11 @@ pq_status pq_packed_write(const char *path, bool overwrite, const pq_model *mode
     pq_file_writer writer = {0};
     pq_packed *packed = NULL;
     pq_status status;
+    if (model->activations == PQ_ACTIVATIONS_AFFINE)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "quant.activations: the model's activations are quantized on fixed ranges "
+                       "(int8-affine), which no "
+                       "packed model holds; expected none or int8-token");
     PQ_TRY(build(model, &image, err));
     PQ_TRY_TO(status, done, pq_file_create(path, overwrite, &writer, err));
     PQ_TRY_TO(status, done, pq_file_write(&writer, image.data, image.size, err));
@@ -299,6 +306,7 @@ static pq_status fill_model(const pq_packed *packed, pq_model *model, pq_error *
         for (size_t k = 0; k < tensor->scale_count; k++)
             model->quant[i].scales[k] = pq_packed_scale(tensor, k);
     }
+    PQ_TRY(pq_model_quantize_activations(model, packed->activations, err));
     model->iter = packed->iter;
     model->val_loss = packed->val_loss;
     PQ_TRY(pq_copy_text(packed->tokenizer, &model->tokenizer, err));

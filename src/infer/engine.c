@@ -145,10 +145,17 @@ static void embed(pq_engine *e, const uint16_t *tokens, size_t n) {
     add_to_stream(e, e->norm, n);
 }
 
+/* x[n] as the product with `weights` reads it; in place. */
+static void quantize_input(const pq_engine *e, const pq_packed_tensor *weights, float *x, size_t n) {
+    if (weights->codebook && e->packed->activations == PQ_ACTIVATIONS_TOKEN)
+        pq_kernels_get()->int8_rows(x, x, n, weights->param->columns);
+}
+
 static void run_attention(pq_engine *e, const block *b, size_t layer, size_t n) {
     const size_t C = e->width;
     float *keys = e->keys + layer * e->context * C, *values = e->values + layer * e->context * C;
     normalize(e, e->x, b->ln_1_gain, b->ln_1_bias, n);
+    quantize_input(e, b->c_attn, e->norm, n);
     pq_packed_matmul(b->c_attn, b->c_attn_bias, e->norm, n, e->wide, 3 * C, e->tiles);
     for (size_t t = 0; t < n; t++) {
         const float *qkv = e->wide + t * 3 * C;
@@ -157,6 +164,7 @@ static void run_attention(pq_engine *e, const block *b, size_t layer, size_t n) 
     }
     pq_cached_attention(e->wide, 3 * C, keys, values, e->position, n, e->heads, C / e->heads, e->attended,
                         e->scores);
+    quantize_input(e, b->attn_c_proj, e->attended, n);
     pq_packed_matmul(b->attn_c_proj, b->attn_c_proj_bias, e->attended, n, e->norm, C, e->tiles);
     add_to_stream(e, e->norm, n);
 }
@@ -165,9 +173,11 @@ static void run_mlp(pq_engine *e, const block *b, size_t n) {
     const size_t C = e->width;
     const pq_kernels *kernels = pq_kernels_get();
     normalize(e, e->x, b->ln_2_gain, b->ln_2_bias, n);
+    quantize_input(e, b->c_fc, e->norm, n);
     pq_packed_matmul(b->c_fc, b->c_fc_bias, e->norm, n, e->wide, 4 * C, e->tiles);
     (e->packed->params.shape.gelu_tanh ? kernels->gelu_tanh_forward
                                        : kernels->gelu_erf_forward)(e->wide, e->wide, n * 4 * C);
+    quantize_input(e, b->mlp_c_proj, e->wide, n);
     pq_packed_matmul(b->mlp_c_proj, b->mlp_c_proj_bias, e->wide, n, e->norm, C, e->tiles);
     add_to_stream(e, e->norm, n);
 }
@@ -175,6 +185,7 @@ static void run_mlp(pq_engine *e, const block *b, size_t n) {
 /* Logits of the last `n` of the batch's `batch` tokens. */
 static void run_head(pq_engine *e, size_t batch, size_t n, float *logits) {
     normalize(e, e->x + (batch - n) * e->width, e->ln_f_gain, e->ln_f_bias, n);
+    quantize_input(e, e->wte, e->norm, n);
     pq_packed_matmul(e->wte, NULL, e->norm, n, logits, e->vocab, e->tiles);
 }
 
