@@ -339,8 +339,9 @@ void pq_job_describe_quant(const pq_job *job, char *text, size_t bytes) {
     if (!levels)
         snprintf(text, bytes, "none");
     else
-        snprintf(text, bytes, "%s, %d levels, %s, %s", c->quant.quantizer, levels, c->quant.granularity,
-                 c->quant.scale);
+        snprintf(text, bytes, "%s, %d levels, %s, %s%s%s", c->quant.quantizer, levels, c->quant.granularity,
+                 c->quant.scale, job->model->activations ? ", activations " : "",
+                 job->model->activations ? c->quant.activations : "");
 }
 
 void pq_job_draw(pq_job *job, int64_t iter) {
