@@ -52,12 +52,12 @@ static pq_status check_overrides(const pq_config *config, const pq_params *param
     return PQ_OK;
 }
 
-static pq_status quantize_param(const pq_config *config, pq_model *model, size_t i, pq_error *err) {
+pq_status pq_ptq_mark(const pq_config *config, int64_t levels, pq_model *model, size_t i, pq_error *err) {
     const pq_param *p = &model->params.list[i];
     const char *granularity = config->quant.granularity;
     pq_codebook codebook;
     char third[32];
-    PQ_TRY(make_codebook(config, levels_of(config, p), &codebook, err));
+    PQ_TRY(make_codebook(config, levels, &codebook, err));
     if (config->quant.split_qkv && p->id == PQ_PARAM_C_ATTN_WEIGHT && strcmp(granularity, "tensor") == 0) {
         pq_granularity_name(p, p->count / 3, third, sizeof third);
         granularity = third;
@@ -78,7 +78,7 @@ pq_status pq_ptq_select(const pq_config *config, pq_model *model, pq_error *err)
     for (size_t i = 0; i < model->params.count; i++) {
         if (!none && matches(config, &model->params.list[i])) {
             any = true;
-            PQ_TRY(quantize_param(config, model, i, err));
+            PQ_TRY(pq_ptq_mark(config, levels_of(config, &model->params.list[i]), model, i, err));
         } else {
             free(model->quant[i].scales);
             model->quant[i] = (pq_param_quant){.quantized = false};

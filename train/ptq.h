@@ -5,6 +5,7 @@
 #define PQ_TRAIN_PTQ_H
 
 #include "config/config.h"
+#include "data/dataset.h"
 #include "model/model.h"
 
 /* quant.scale, quant.scale_grid and quant.scale_eps. */
@@ -14,6 +15,8 @@ pq_status pq_ptq_scale_options(const pq_config *config, pq_scale_options *out, p
  * become fp32, and with quantizer none those are all. PQ_ERR_USAGE where nothing matches, or a codebook or a
  * group cannot be. */
 pq_status pq_ptq_select(const pq_config *config, pq_model *model, pq_error *err);
+/* Mark matrix `index` alone, with `levels` in the place of quant.levels. */
+pq_status pq_ptq_mark(const pq_config *config, int64_t levels, pq_model *model, size_t index, pq_error *err);
 /* Have the model quantize activations as quant.activations says. Ranges stay where it, or else `parent`
  * (NULL: none; same layers), has some of that kind. */
 pq_status pq_ptq_activations(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err);
@@ -25,6 +28,18 @@ pq_status pq_ptq_fit(const pq_scale_options *scale, pq_model *model, size_t inde
  * quantizer none those are all. Then pq_ptq_activations. Latent weights stay as they are. PQ_ERR_USAGE where
  * nothing matches, a codebook or a group cannot be, or weights are not finite. */
 pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err);
+
+/* Quantize `model` as ptq.method says. rtn: pq_ptq_rtn without a parent. hessian and gptq run text of the
+ * train split of `dataset` (not read by rtn; may be NULL then) through the model. First the tables: wte by
+ * what the head reads of the fp32 model, wpe by its weights alone; then the blocks in order, and in a block
+ * c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj, each by what it reads with everything before it quantized
+ * already. hessian fits scales with an importance for each column (mse), gptq also changes the latent
+ * weights, so that they round to its values. */
+bool pq_ptq_needs_data(const pq_config *config);
+/* What pq_ptq_run would refuse of the calibration text. */
+pq_status pq_ptq_check(const pq_config *config, const pq_dataset *dataset, const pq_model *model,
+                       pq_error *err);
+pq_status pq_ptq_run(const pq_config *config, const pq_dataset *dataset, pq_model *model, pq_error *err);
 
 /* How far the hard weights of one matrix are from the latent ones. */
 typedef struct pq_matrix_error {

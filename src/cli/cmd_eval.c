@@ -19,23 +19,6 @@ static pq_status load_config(const pq_cli *cli, const pq_model *model, pq_config
                                out, err);
 }
 
-static pq_status open_data(const pq_cli *cli, const pq_config *config, const pq_model *model,
-                           pq_dataset **out, pq_error *err) {
-    pq_tokenizer *tokenizer;
-    if (!model->tokenizer)
-        return PQ_FAIL(
-            err, PQ_ERR_USAGE,
-            "the model carries no tokenizer to read a text with; potqat import --tokenizer gives it "
-            "one");
-    PQ_TRY(pq_tokenizer_from_json(model->tokenizer, strlen(model->tokenizer), &tokenizer, err));
-    pq_data_options options = {.path = pq_cli_text(cli, "data"), .parent = tokenizer};
-    if (!options.path) options.path = config->data.path;
-    for (size_t i = 0; i < 3; i++) options.split[i] = config->data.split.items[i];
-    pq_status status = pq_dataset_open(&options, out, err);
-    pq_tokenizer_destroy(tokenizer);
-    return status;
-}
-
 typedef struct subject {
     const char *spec;
     pq_model *model;
@@ -104,7 +87,7 @@ static pq_status evaluate_all(const pq_cli *cli, subject *s, subject *other, pq_
     size_t context = config->train.context != PQ_UNSET ? (size_t)config->train.context
                                                        : (size_t)s->model->params.shape.context;
     PQ_TRY_TO(status, done, pq_evaluation_options_make(config, context, &options, err));
-    PQ_TRY_TO(status, done, open_data(cli, config, s->model, &dataset, err));
+    PQ_TRY_TO(status, done, pq_load_dataset(s->model, config, pq_cli_text(cli, "data"), &dataset, err));
     PQ_TRY_TO(status, done, pq_evaluate(s->model, dataset, &options, &s->result, err));
     if (other->spec)
         PQ_TRY_TO(status, done, pq_evaluate(other->model, dataset, &options, &other->result, err));

@@ -1,4 +1,5 @@
-/* Owns the way from a MODEL argument to what commands work on: a model, the engine's form, a tokenizer. */
+/* Owns the way from a MODEL argument to what commands work on: a model, the engine's form, a tokenizer, data.
+ */
 #include "cli/load.h"
 
 #include <stdlib.h>
@@ -81,4 +82,19 @@ pq_status pq_load_tokenizer(const char *spec, pq_tokenizer **out, pq_error *err)
     if (strchr(spec, '@') || ends_with(spec, ".h5") || ends_with(spec, ".safetensors"))
         return from_model(spec, out, err);
     return from_text(spec, out, err);
+}
+
+pq_status pq_load_dataset(const pq_model *model, const pq_config *config, const char *path, pq_dataset **out,
+                          pq_error *err) {
+    pq_tokenizer *tokenizer;
+    if (!model->tokenizer)
+        return PQ_FAIL(
+            err, PQ_ERR_USAGE,
+            "the model carries no tokenizer to read a text with; potqat import --tokenizer gives it one");
+    PQ_TRY(pq_tokenizer_from_json(model->tokenizer, strlen(model->tokenizer), &tokenizer, err));
+    pq_data_options options = {.path = path ? path : config->data.path, .parent = tokenizer};
+    for (size_t i = 0; i < 3; i++) options.split[i] = config->data.split.items[i];
+    pq_status status = pq_dataset_open(&options, out, err);
+    pq_tokenizer_destroy(tokenizer);
+    return status;
 }

@@ -2,15 +2,20 @@
 #ifndef PQ_CLI_LOAD_H
 #define PQ_CLI_LOAD_H
 
-#include <potqat/tokenizer.h>
-
+#include "config/config.h"
+#include "data/dataset.h"
 #include "formats/packed.h"
 #include "model/model.h"
+#include <potqat/tokenizer.h>
 
 /* From any MODEL (see store/run.h) to the one in-memory form. */
 pq_status pq_load_model(const char *spec, pq_model **out, pq_error *err);
 /* From any MODEL to the form the engine reads: a packed file is mapped, anything else packed in memory. */
 pq_status pq_load_packed(const char *spec, pq_packed **out, pq_error *err);
+/* The data that a model is judged or calibrated with: `path` (NULL: the config's data.path) by its tokenizer.
+ */
+pq_status pq_load_dataset(const pq_model *model, const pq_config *config, const char *path, pq_dataset **out,
+                          pq_error *err);
 
 /* A tokenizer by where it is: a tokenizer.json, a folder that holds one (shards), any MODEL, "byte", or else
  * a text (a file or a name, as data.path) whose characters become one. */

@@ -104,6 +104,10 @@ void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]) {
     graph->ranges = ranges;
 }
 
+void pq_graph_set_input(pq_graph *graph, int tensor, float *value) {
+    graph->tensors[tensor].value = value;
+}
+
 static uint64_t now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -141,6 +141,10 @@ void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gra
 /* The ranges of activations, borrowed; batches with `observe` change them. */
 void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]);
 
+/* The values of an activation that no node makes, the input of a part of a model: [tokens][columns], borrowed
+ * until the graph has run. */
+void pq_graph_set_input(pq_graph *graph, int tensor, float *value);
+
 /* Run the forward steps; with a plan for it, the backward steps too. Losses stand in batch->losses. */
 void pq_graph_forward(pq_graph *graph, const pq_batch *batch);
 void pq_graph_backward(pq_graph *graph, const pq_batch *batch);

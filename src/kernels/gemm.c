@@ -9,6 +9,10 @@
 
 #include "base/threads.h"
 
+/* LAPACK's part of OpenBLAS. Column-major: our lower triangle is its upper one. */
+void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
+void strtri_(const char *uplo, const char *diag, const int *n, float *a, const int *lda, int *info);
+
 /* Rows a tile: large enough for the BLAS to run at full speed, small enough to feed several threads. */
 enum { TILE_ROWS = 192, TILE_GRAIN = 16 };
 
@@ -67,6 +71,46 @@ void pq_gemm_bias(bool transpose_b, size_t M, size_t N, size_t K, const float *A
     product p = {.transpose_b = transpose_b, .bias = bias};
     p.M = M, p.N = N, p.K = K, p.A = A, p.lda = lda, p.B = B, p.ldb = ldb, p.C = C, p.ldc = ldc;
     run(&p);
+}
+
+typedef struct gram {
+    size_t M, N, lda, ldc, tile;
+    const float *A;
+    float *C;
+} gram;
+
+/* Tile i of the lower triangle, counted row by row. */
+static void gram_tile(void *context, size_t i) {
+    const gram *g = context;
+    size_t row = 0;
+    for (; i > row; row++) i -= row + 1;
+    size_t r = row * g->tile, c = i * g->tile, rows = g->N - r < g->tile ? g->N - r : g->tile;
+    size_t columns = g->N - c < g->tile ? g->N - c : g->tile;
+    pq_gemm_serial(true, false, rows, columns, g->M, g->A + r, g->lda, g->A + c, g->lda, true,
+                   g->C + r * g->ldc + c, g->ldc);
+}
+
+void pq_gemm_gram(size_t M, size_t N, const float *A, size_t lda, float *C, size_t ldc) {
+    gram g = {.M = M, .N = N, .lda = lda, .ldc = ldc, .A = A, .C = C};
+    g.tile = N > 1024 ? 256 : 64;
+    size_t n = (N + g.tile - 1) / g.tile;
+    pq_parallel_for(n * (n + 1) / 2, gram_tile, &g);
+}
+
+bool pq_gemm_inverse_factor(size_t n, float *A) {
+    int order = (int)n, info = 0;
+    spotrf_("U", &order, A, &order, &info);
+    if (info == 0) strtri_("U", "N", &order, A, &order, &info);
+    bool found = info == 0;
+    for (size_t i = 0; i < n; i++) {
+        found = found && isfinite(A[i * n + i]); /* LAPACK lets NaN pass */
+        memset(A + i * n + i + 1, 0, (n - i - 1) * sizeof *A);
+    }
+    return found;
+}
+
+void pq_gemm_axpy(size_t n, float a, const float *x, float *y) {
+    cblas_saxpy((int)n, a, x, 1, y, 1);
 }
 
 pq_status pq_gemm_check(pq_error *err) {

@@ -21,6 +21,17 @@ void pq_gemm_bias(bool transpose_b, size_t M, size_t N, size_t K, const float *A
 void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A,
                     size_t lda, const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
 
+/* Lower triangle of C[N][N] += A^T A, A[M][N]. What is above the diagonal may be written or not. Tiles as in
+ * pq_gemm. */
+void pq_gemm_gram(size_t M, size_t N, const float *A, size_t lda, float *C, size_t ldc);
+
+/* Lower triangle of a symmetric positive definite A[n][n] -> the inverse of its Cholesky factor: L^-1 with A
+ * = L L^T, in the lower triangle, zeros above it. False where A is not positive definite. One thread. */
+bool pq_gemm_inverse_factor(size_t n, float *A);
+
+/* y[n] += a x[n], in the calling thread. */
+void pq_gemm_axpy(size_t n, float a, const float *x, float *y);
+
 /* Some BLAS builds compute wrong results on some CPUs: compare a few products with plain loops. PQ_ERR_IO
  * names the library when they differ. */
 pq_status pq_gemm_check(pq_error *err);

@@ -8,6 +8,7 @@
 typedef struct builder {
     const pq_model *model;
     pq_graph *graph;
+    pq_activations activations;
     int parameters[PQ_PARAM_IDS]; /* tensors of the current layer, PQ_NONE where absent */
 } builder;
 
@@ -32,7 +33,7 @@ static pq_status add_input(builder *b, size_t site, int *x, pq_error *err) {
     const pq_model *model = b->model;
     const pq_param *p = pq_model_site_param(model, site);
     if (!model->quant[p - model->params.list].quantized) return PQ_OK;
-    switch (model->activations) {
+    switch (b->activations) {
     case PQ_ACTIVATIONS_TOKEN:
         return pq_op_int8_token(b->graph, *x, x, err);
     case PQ_ACTIVATIONS_AFFINE:
@@ -43,26 +44,40 @@ static pq_status add_input(builder *b, size_t site, int *x, pq_error *err) {
     return PQ_OK;
 }
 
-static pq_status add_block(builder *b, double dropout, int *x, pq_error *err) {
-    const pq_gpt2_shape *shape = &b->model->params.shape;
+/* How much of a half of a block is built: up to what its first linear layer reads, up to what its second one
+ * reads, or all. */
+typedef enum depth { TO_FIRST, TO_SECOND, WHOLE } depth;
+
+/* *x becomes the output: x + c_proj(attention(c_attn(ln_1(x)))), or what comes before. */
+static pq_status add_attention_half(builder *b, double dropout, depth end, int *x, pq_error *err) {
     const int *p = b->parameters;
-    pq_graph *g = b->graph;
-    size_t site = 4 * (size_t)g->block;
-    int y, z, after;
-    PQ_TRY(pq_op_layernorm(g, *x, p[PQ_PARAM_LN_1_WEIGHT], p[PQ_PARAM_LN_1_BIAS], &y, err));
-    PQ_TRY(add_input(b, site, &y, err));
-    PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_C_ATTN_WEIGHT], p[PQ_PARAM_C_ATTN_BIAS], &z, err));
-    PQ_TRY(pq_op_attention(g, z, (size_t)shape->heads, dropout, &y, err));
-    PQ_TRY(add_input(b, site + 1, &y, err));
-    PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_ATTN_C_PROJ_WEIGHT], p[PQ_PARAM_ATTN_C_PROJ_BIAS], &z, err));
-    PQ_TRY(pq_op_residual(g, *x, z, dropout, &after, err));
-    PQ_TRY(pq_op_layernorm(g, after, p[PQ_PARAM_LN_2_WEIGHT], p[PQ_PARAM_LN_2_BIAS], &y, err));
-    PQ_TRY(add_input(b, site + 2, &y, err));
-    PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_C_FC_WEIGHT], p[PQ_PARAM_C_FC_BIAS], &z, err));
-    PQ_TRY(pq_op_gelu(g, z, shape->gelu_tanh, &y, err));
-    PQ_TRY(add_input(b, site + 3, &y, err));
-    PQ_TRY(pq_op_linear(g, y, p[PQ_PARAM_MLP_C_PROJ_WEIGHT], p[PQ_PARAM_MLP_C_PROJ_BIAS], &z, err));
-    return pq_op_residual(g, after, z, dropout, x, err);
+    size_t site = 4 * (size_t)b->graph->block;
+    int in = *x, y, z;
+    PQ_TRY(pq_op_layernorm(b->graph, in, p[PQ_PARAM_LN_1_WEIGHT], p[PQ_PARAM_LN_1_BIAS], x, err));
+    PQ_TRY(add_input(b, site, x, err));
+    if (end == TO_FIRST) return PQ_OK;
+    PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_C_ATTN_WEIGHT], p[PQ_PARAM_C_ATTN_BIAS], &y, err));
+    PQ_TRY(pq_op_attention(b->graph, y, (size_t)b->model->params.shape.heads, dropout, x, err));
+    PQ_TRY(add_input(b, site + 1, x, err));
+    if (end == TO_SECOND) return PQ_OK;
+    PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_ATTN_C_PROJ_WEIGHT], p[PQ_PARAM_ATTN_C_PROJ_BIAS], &z, err));
+    return pq_op_residual(b->graph, in, z, dropout, x, err);
+}
+
+/* *x becomes the output: x + c_proj(gelu(c_fc(ln_2(x)))), or what comes before. */
+static pq_status add_mlp_half(builder *b, double dropout, depth end, int *x, pq_error *err) {
+    const int *p = b->parameters;
+    size_t site = 4 * (size_t)b->graph->block + 2;
+    int in = *x, y, z;
+    PQ_TRY(pq_op_layernorm(b->graph, in, p[PQ_PARAM_LN_2_WEIGHT], p[PQ_PARAM_LN_2_BIAS], x, err));
+    PQ_TRY(add_input(b, site, x, err));
+    if (end == TO_FIRST) return PQ_OK;
+    PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_C_FC_WEIGHT], p[PQ_PARAM_C_FC_BIAS], &y, err));
+    PQ_TRY(pq_op_gelu(b->graph, y, b->model->params.shape.gelu_tanh, x, err));
+    PQ_TRY(add_input(b, site + 1, x, err));
+    if (end == TO_SECOND) return PQ_OK;
+    PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_MLP_C_PROJ_WEIGHT], p[PQ_PARAM_MLP_C_PROJ_BIAS], &z, err));
+    return pq_op_residual(b->graph, in, z, dropout, x, err);
 }
 
 static pq_status add_all(builder *b, double dropout, pq_error *err) {
@@ -75,7 +90,8 @@ static pq_status add_all(builder *b, double dropout, pq_error *err) {
     for (int layer = 0; layer < b->model->params.shape.layers; layer++) {
         PQ_TRY(add_parameters(b, layer, err));
         g->block = layer;
-        PQ_TRY(add_block(b, dropout, &x, err));
+        PQ_TRY(add_attention_half(b, dropout, WHOLE, &x, err));
+        PQ_TRY(add_mlp_half(b, dropout, WHOLE, &x, err));
     }
     g->block = PQ_NONE;
     PQ_TRY(pq_op_layernorm(g, x, b->parameters[PQ_PARAM_LN_F_WEIGHT], b->parameters[PQ_PARAM_LN_F_BIAS], &x,
@@ -86,7 +102,7 @@ static pq_status add_all(builder *b, double dropout, pq_error *err) {
 
 pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
                         pq_error *err) {
-    builder b = {.model = model};
+    builder b = {.model = model, .activations = model->activations};
     *out = NULL;
     PQ_TRY(pq_graph_create(batch, context, (size_t)model->params.shape.vocab, &b.graph, err));
     pq_status status = add_all(&b, dropout, err);
@@ -94,6 +110,38 @@ pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, dou
         pq_graph_destroy(b.graph);
     else
         *out = b.graph, pq_graph_bind_ranges(b.graph, model->ranges);
+    return status;
+}
+
+static pq_status add_part(builder *b, int layer, pq_gpt2_part part, int *in, int *out, pq_error *err) {
+    const int *p = b->parameters;
+    for (int id = 0; id < PQ_PARAM_IDS; id++) b->parameters[id] = PQ_NONE;
+    PQ_TRY(add_parameters(b, -1, err));
+    if (part == PQ_PART_EMBEDDING) {
+        *in = PQ_NONE;
+        return pq_op_embedding(b->graph, p[PQ_PARAM_WTE], p[PQ_PARAM_WPE], out, err);
+    }
+    PQ_TRY(pq_graph_add_activation(b->graph, (size_t)b->model->params.shape.width, false, in, err));
+    *out = *in;
+    if (part == PQ_PART_HEAD_INPUT)
+        return pq_op_layernorm(b->graph, *in, p[PQ_PARAM_LN_F_WEIGHT], p[PQ_PARAM_LN_F_BIAS], out, err);
+    PQ_TRY(add_parameters(b, layer, err));
+    b->graph->block = layer;
+    if (part <= PQ_PART_ATTENTION)
+        return add_attention_half(b, 0, (depth)(part - PQ_PART_C_ATTN_INPUT), out, err);
+    return add_mlp_half(b, 0, (depth)(part - PQ_PART_C_FC_INPUT), out, err);
+}
+
+pq_status pq_gpt2_part_graph(const pq_model *model, int layer, pq_gpt2_part part, size_t batch,
+                             size_t context, int *in, int *out, pq_graph **graph, pq_error *err) {
+    builder b = {.model = model};
+    *graph = NULL;
+    PQ_TRY(pq_graph_create(batch, context, (size_t)model->params.shape.vocab, &b.graph, err));
+    pq_status status = add_part(&b, layer, part, in, out, err);
+    if (status != PQ_OK)
+        pq_graph_destroy(b.graph);
+    else
+        *graph = b.graph;
     return status;
 }
 

@@ -12,6 +12,25 @@
 pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
                         pq_error *err);
 
+/* Parts of the model that calibration runs one after the other. x: what the residual stream carries,
+ * [tokens][C]. Each *_INPUT gives what that linear layer (the head: wte) reads. */
+typedef enum pq_gpt2_part {
+    PQ_PART_EMBEDDING,         /* tokens -> x */
+    PQ_PART_C_ATTN_INPUT,      /* x -> ln_1(x) */
+    PQ_PART_ATTN_C_PROJ_INPUT, /* x -> the heads' outputs */
+    PQ_PART_ATTENTION,         /* x -> x behind the attention */
+    PQ_PART_C_FC_INPUT,        /* x behind the attention -> ln_2(x) */
+    PQ_PART_MLP_C_PROJ_INPUT,  /* x behind the attention -> gelu */
+    PQ_PART_MLP,               /* x behind the attention -> x behind the block */
+    PQ_PART_HEAD_INPUT         /* x -> ln_f(x) */
+} pq_gpt2_part;
+
+/* The graph of one part of block `layer`, without dropout and with inputs that are not quantized. Its input
+ * is tensor *in (PQ_NONE: the tokens), to be given by pq_graph_set_input; tensor *out is the last that it
+ * makes and stands after a forward pass. */
+pq_status pq_gpt2_part_graph(const pq_model *model, int layer, pq_gpt2_part part, size_t batch,
+                             size_t context, int *in, int *out, pq_graph **graph, pq_error *err);
+
 /* Fill the weights with initial values: normal with the table's deviations, from (seed, parameter). */
 void pq_gpt2_initialise(pq_model *model, uint64_t seed);
 

@@ -65,7 +65,44 @@ expect 2 '' 'found none' quantize m.h5 -o x.h5 quant.quantizer=none
 expect 2 '' 'no matrix matches' quantize m.h5 -o x.h5 'quant.params=[wtf]'
 expect 2 '' 'pot-released needs a range' quantize m.h5 -o x.h5 quant.quantizer=pot-released
 expect 2 '' 'pot-released.*power of two|quant.range' quantize m.h5 -o x.h5 quant.quantizer=pot-released 'quant.range=[-7, 8]'
-expect 2 '' 'not in this build' quantize m.h5 -o x.h5 ptq.method=gptq
+
+# By the inputs that a text gives.
+LC_ALL=C awk 'BEGIN { srand(1); for (i = 0; i < 20000; i++) printf "%c", rand() < 0.15 ? 32 : 97 + int(26 * rand() * rand()); print "" }' >text.txt
+calibrate="--data text.txt ptq.calib_sequences=64 ptq.calib_context=16"
+# shellcheck disable=SC2086
+expect 0 'x3\.h5: pot by gptq' 'block 1 of 1 quantized' quantize m.h5 -o x3.h5 ptq.method=gptq quant.levels=3 $calibrate
+# shellcheck disable=SC2086
+expect 0 'x4\.h5: pot by hessian' 'block 1 of 1 quantized' quantize m.h5 -o x4.h5 ptq.method=hessian quant.levels=3 $calibrate
+"$potqat" quantize m.h5 -o x5.h5 quant.levels=3 >out
+for x in x3 x5; do "$potqat" eval $x.h5 --against m.h5 --data text.txt --json >out; grep -o '"difference": [^,]*' out | cut -d' ' -f2 >$x.rise; done
+awk 'NR == FNR { gptq = $1 * $1; next } { exit !(gptq > 0 && gptq < $1 * $1) }' x3.rise x5.rise || fail "gptq is no nearer than rtn"
+# What it rounds to is what it is: encoding, packing and reading back change nothing.
+expect 0 'equal' '' export x3.h5 -o x3.safetensors
+# shellcheck disable=SC2086
+expect 2 '' 'ptq.calib_context: 17 tokens are more than the model.s context of 16' quantize m.h5 -o x.h5 ptq.method=gptq $calibrate ptq.calib_context=17
+# shellcheck disable=SC2086
+expect 2 '' 'ptq.calib_sequences: .* windows of ptq.calib_context 16; found 9999' quantize m.h5 -o x.h5 ptq.method=gptq $calibrate ptq.calib_sequences=9999
+
+# Matrix by matrix, and within a budget.
+expect 0 '^wte\.weight +3 +2 ' 'sensitivity: 42 evaluations' quantize m.h5 --sensitivity t.csv --data text.txt eval.windows=20
+[ "$(wc -l <t.csv)" = 43 ] || fail "t.csv has 6 x 7 rows and a header"
+head -1 t.csv | grep -qx 'matrix,levels,bits,bytes,sqnr_db,loss_rise,loss_rise_se' || fail "the header of t.csv"
+expect 2 '' 't\.csv exists already' quantize m.h5 --sensitivity t.csv
+least=$("$potqat" quantize m.h5 -o x6.h5 quant.levels=3 --json | grep -o '"weight_bytes":[0-9]*' | cut -d: -f2)
+expect 2 '' "takes at least $least bytes \\(3 levels .*found $((least - 1))" quantize m.h5 -o x.h5 --sensitivity t.csv --budget $((least - 1))
+expect 0 "within $((least + 8000)) bytes" '' quantize m.h5 -o x7.h5 --sensitivity t.csv --budget $((least + 8000))
+expect 0 "\"budget\":$((least + 8000)),.*\"allocation\":\[" '' quantize m.h5 -o x7.h5 --sensitivity t.csv --budget $((least + 8000)) --json --overwrite
+bytes=$(grep -o '"weight_bytes":[0-9]*' out | cut -d: -f2)
+[ "$bytes" -le $((least + 8000)) ] || fail "$bytes bytes are more than the budget"
+[ "$bytes" -gt "$least" ] || fail "nothing was made of the budget"
+# The choice is in the checkpoint: quantized again it is the same. eval.* is not.
+expect 0 "\"weight_bytes\":$bytes," '' quantize x7.h5 -o x8.h5 --json
+expect 0 'fp32_loss.*"sensitivity":\[' '' quantize m.h5 --sensitivity t2.csv --data text.txt eval.windows=20 'quant.params=[wpe.weight]' --json --quiet
+grep -q '^wpe.weight,15,4,' t2.csv || fail "t2.csv has wpe.weight alone"
+expect 2 '' 't2\.csv: no row for wte' quantize m.h5 -o x.h5 --sensitivity t2.csv --budget 99999999
+expect 2 '' 'needs -o' quantize m.h5 --sensitivity t3.csv --budget 99999999
+expect 2 '' 'm\.h5 is the model' quantize m.h5 --sensitivity m.h5 --overwrite
+expect 2 '' 'eval\.windows=1' quantize m.h5 -o x.h5 eval.windows=1
 expect 1 '' 'm\.none' quantize m.none -o x.h5
 expect 1 '' 'nowhere' quantize m.h5 -o nowhere/x.h5
 [ ! -e x.h5 ] || fail "a refused quantization left a file"

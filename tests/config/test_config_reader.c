@@ -260,7 +260,6 @@ static const struct refusal {
      "x.yaml:1: train.precision: bf16 is not in this build; allowed here: fp32"},
     {"eval: {protocol: sliding}", NULL, "x.yaml:1: eval.protocol: sliding is not in this build"},
     {"eval: {stride: 32}", NULL, "x.yaml:1: eval.stride: 32 is not in this build; allowed here: null"},
-    {"ptq: {method: gptq}", NULL, "x.yaml:1: ptq.method: gptq is not in this build"},
 };
 
 START_TEST(refusals_name_place_key_and_remedy) {
