@@ -10,9 +10,9 @@
 
 /* In the order of their hooks: codebooks and scales, what is shown, gradients from the outside in, and last
  * what only looks on. */
-static const pq_method *const table[] = {&pq_method_progressive, &pq_method_refit,   &pq_method_hard,
-                                         &pq_method_soft,        &pq_method_learned, &pq_method_clip,
-                                         &pq_method_dampen,      &pq_method_freeze,  &pq_method_ema};
+static const pq_method *const table[] = {
+    &pq_method_progressive, &pq_method_refit, &pq_method_hard,   &pq_method_stochastic, &pq_method_soft,
+    &pq_method_learned,     &pq_method_clip,  &pq_method_dampen, &pq_method_freeze,     &pq_method_ema};
 enum { TABLE_SIZE = sizeof table / sizeof *table };
 _Static_assert(TABLE_SIZE <= (int)PQ_MOST_METHODS, "more rows than pq_qat holds");
 

@@ -32,7 +32,9 @@ static int64_t levels_of(const pq_config *config, const pq_param *p) {
 
 static pq_status make_codebook(const pq_config *config, int64_t levels, pq_codebook *out, pq_error *err) {
     pq_rounding rounding;
-    if (!pq_rounding_parse(config->quant.rounding, &rounding))
+    /* Chance is a matter of training (train/methods): what counts is the nearest level. */
+    bool chance = strcmp(config->quant.rounding, "stochastic") == 0;
+    if (!pq_rounding_parse(chance ? "nearest" : config->quant.rounding, &rounding))
         return PQ_FAIL(err, PQ_ERR_USAGE, "quant.rounding: %s is not known", config->quant.rounding);
     return pq_codebook_init(out, config->quant.quantizer, levels,
                             config->quant.range.count ? config->quant.range.items : NULL, rounding, err);

@@ -151,6 +151,8 @@ static pq_status check_methods(const pq_config *config, const pq_key **key, pq_e
     if (freeze && (learned || config->quant.refit != 0))
         return BLAME(qat, freeze, "frozen weights need scales that stand still: quant.refit never, quant.scale not "
                                   "learned");
+    if (freeze && strcmp(config->quant.rounding, "stochastic") == 0)
+        return BLAME(qat, freeze, "weights are frozen at their nearest level: no quant.rounding stochastic");
     if (freeze && config->qat.progressive.count)
         return BLAME(qat, freeze, "frozen weights need a codebook that stands still: no qat.progressive");
     return PQ_OK;

@@ -226,8 +226,8 @@ static const struct refusal {
     {"quant: {quantizer: pot-released}", NULL,
      "x.yaml: quant.range: pot-released needs a range, such as [-8, 4]"},
     /* not in this build */
-    {"quant: {rounding: stochastic}", NULL,
-     "x.yaml:1: quant.rounding: stochastic is not in this build; allowed here: one of nearest, log"},
+    {"quant: {quantizer: pot, rounding: stochastic}\nqat: {freeze: [[0, 0.5]]}", NULL,
+     "x.yaml:2: qat.freeze: weights are frozen at their nearest level"},
     {"quant: {quantizer: apot, levels: 9}", NULL, "x.yaml:1: quant.levels: apot has 5, 7, 15, 31 or 63"},
     {"quant: {quantizer: pot, overrides: [{match: \"h.*\", levels: 30}]}", NULL,
      "x.yaml:1: quant.overrides, \"h.*\": quant.levels: pot has an odd number"},

@@ -257,6 +257,38 @@ START_TEST(scales_follow_the_largest_weight) {
 }
 END_TEST
 
+/* Drawn levels are neighbours of the weight, others in each iteration, and right on average. */
+START_TEST(chance_rounds_without_bias) {
+    begin((const char *[]){"quant.quantizer=pot", "quant.levels=15", "quant.rounding=stochastic",
+                           "quant.scale=absmax", NULL});
+    size_t m = find("h.0.mlp.c_fc.weight");
+    const pq_param *p = &model->params.list[m];
+    double *mean = calloc(p->count, sizeof *mean);
+    enum { DRAWS = 400 };
+    size_t changes = 0;
+    float *before = calloc(p->count, sizeof *before);
+    for (int64_t iter = 0; iter < DRAWS; iter++) {
+        pq_qat_show(qat, iter, 1e-3, shown);
+        for (size_t i = 0; i < p->count; i++) {
+            mean[i] += (double)shown[p->offset + i] / DRAWS;
+            changes += iter > 0 && shown[p->offset + i] != before[i];
+            before[i] = shown[p->offset + i];
+        }
+    }
+    double bias = 0, scale = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        bias += mean[i] - (double)model->weights[p->offset + i];
+        scale += fabs((double)model->weights[p->offset + i]);
+    }
+    ck_assert_double_le(fabs(bias), 0.02 * scale);
+    ck_assert_uint_gt(changes, DRAWS * p->count / 10);
+    ck_assert_int_eq(model->quant[m].codebook.rounding, PQ_ROUND_NEAREST);
+    free(mean);
+    free(before);
+    end();
+}
+END_TEST
+
 START_TEST(foreign_state_is_refused) {
     begin((const char *[]){"quant.quantizer=pot", "quant.scale=learned", NULL});
     pq_state_array arrays[4];
@@ -283,6 +315,7 @@ int main(void) {
     tcase_add_test(all, averages_follow_weights_and_scales);
     tcase_add_test(all, averages_without_a_quantizer);
     tcase_add_test(all, scales_follow_the_largest_weight);
+    tcase_add_test(all, chance_rounds_without_bias);
     tcase_add_test(all, foreign_state_is_refused);
     suite_add_tcase(suite, all);
     return run_suite(suite);

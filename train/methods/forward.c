@@ -1,10 +1,12 @@
-/* Owns what the graph sees: the hard values, and their blend with the latent weights (qat.start_iter,
- * qat.anneal_iters). */
+/* Owns what the graph sees: the hard values, those drawn by chance, and their blend with the latent weights
+ * (qat.start_iter, qat.anneal_iters). */
+#include <string.h>
+
 #include "base/threads.h"
 #include "train/methods/rows.h"
 
 static bool quantizes(const pq_config *config) {
-    return config->quant.quantizer[0] != 'n'; /* none is the only word that begins so */
+    return strcmp(config->quant.quantizer, "none") != 0;
 }
 
 static void hard_forward(pq_qat *qat, void *self, size_t index, float *shown) {
@@ -16,6 +18,25 @@ static void hard_forward(pq_qat *qat, void *self, size_t index, float *shown) {
 }
 
 const pq_method pq_method_hard = {.name = "hard", .wanted = quantizes, .forward = hard_forward};
+
+/* Stochastic rounding: one of the two neighbouring levels, the nearer the more likely, drawn anew each
+ * iteration. */
+static bool stochastic_wanted(const pq_config *config) {
+    return quantizes(config) && strcmp(config->quant.rounding, "stochastic") == 0;
+}
+
+static void stochastic_forward(pq_qat *qat, void *self, size_t index, float *shown) {
+    const pq_param *p = &qat->model->params.list[index];
+    const pq_param_quant *q = &qat->model->quant[index];
+    pq_draws draws = {
+        .seed = (uint64_t)qat->config->train.seed, .iter = (uint64_t)qat->iter, .tensor = (uint32_t)index};
+    (void)self;
+    pq_matrix_fake_quantize_stochastic(&q->codebook, qat->model->weights + p->offset, p->rows, p->columns,
+                                       q->group, q->scales, &draws, shown);
+}
+
+const pq_method pq_method_stochastic = {
+    .name = "stochastic", .wanted = stochastic_wanted, .forward = stochastic_forward};
 
 /* Soft: w + hardness (q(w) - w); hardness rises from 0 at qat.start_iter to 1 after qat.anneal_iters more. */
 static bool soft_wanted(const pq_config *config) {
