@@ -10,9 +10,10 @@
 
 /* In the order of their hooks: codebooks and scales, what is shown, gradients from the outside in, and last
  * what only looks on. */
-static const pq_method *const table[] = {
-    &pq_method_progressive, &pq_method_refit, &pq_method_hard,   &pq_method_stochastic, &pq_method_soft,
-    &pq_method_learned,     &pq_method_clip,  &pq_method_dampen, &pq_method_freeze,     &pq_method_ema};
+static const pq_method *const table[] = {&pq_method_progressive, &pq_method_refit,  &pq_method_hard,
+                                         &pq_method_stochastic,  &pq_method_soft,   &pq_method_learned,
+                                         &pq_method_clip,        &pq_method_dampen, &pq_method_freeze,
+                                         &pq_method_ema,         &pq_method_watch};
 enum { TABLE_SIZE = sizeof table / sizeof *table };
 _Static_assert(TABLE_SIZE <= (int)PQ_MOST_METHODS, "more rows than pq_qat holds");
 
@@ -90,11 +91,24 @@ pq_status pq_qat_array(pq_qat *qat, const char *name, pq_array_type type, size_t
     return PQ_OK;
 }
 
+/* Row "watch" only looks on, and may start anew: log.matrices can change on --resume. */
+static bool may_be_missing(const pq_state_array *array) {
+    return strncmp(array->name, "watch.", strlen("watch.")) == 0;
+}
+
+static size_t count_needed(const pq_state_array *arrays, size_t count) {
+    size_t needed = 0;
+    for (size_t i = 0; i < count; i++) needed += !may_be_missing(&arrays[i]);
+    return needed;
+}
+
 pq_status pq_qat_restore(pq_qat *qat, const pq_training_state *state, pq_error *err) {
-    if (state->array_count != qat->array_count)
+    const size_t holds = count_needed(state->arrays, state->array_count);
+    const size_t needs = count_needed(qat->arrays, qat->array_count);
+    if (holds != needs)
         return PQ_FAIL(err, PQ_ERR_FORMAT,
-                       "the checkpoint holds %zu arrays of training state, its config needs %zu",
-                       state->array_count, qat->array_count);
+                       "the checkpoint holds %zu arrays of training state, its config needs %zu", holds,
+                       needs);
     /* What is evaluated was saved as the model; the latent weights come back through borrowed arrays. */
     if (qat->average) pq_model_copy_values(qat->model, qat->average);
     for (size_t i = 0; i < qat->array_count; i++) {
@@ -102,6 +116,7 @@ pq_status pq_qat_restore(pq_qat *qat, const pq_training_state *state, pq_error *
         const pq_state_array *found = NULL;
         for (size_t k = 0; k < state->array_count && !found; k++)
             if (strcmp(state->arrays[k].name, own->name) == 0) found = &state->arrays[k];
+        if (!found && may_be_missing(own)) continue;
         if (!found || found->type != own->type || found->count != own->count)
             return PQ_FAIL(err, PQ_ERR_FORMAT,
                            "the checkpoint's training state has no array %s with %zu items", own->name,

@@ -40,8 +40,23 @@ pq_status pq_metrics_read(const char *path, json_t **array, pq_error *err);
  * metrics  {"iter":0,"split":"val","protocol":"all-tokens","context":64,"loss":..,"loss_se":..,"tokens":..}
  *          {"iter":10,"split":"train","loss":..,"tokens":..,"lr":..,"grad_norm":..}   (mean since the last
  * line; with a teacher "kl":.. follows "loss", the divergence from it, in nats)
- *          {"iter":10,"matrix":"h.0.attn.c_attn.weight","sqnr_db":..,"zeros":..}
+ *          {"iter":10,"matrix":"h.0.attn.c_attn.weight","sqnr_db":..,"zeros":..,"histogram":[..],
+ *           "changed":..,"flipped_back":..,"sign_flips":..,"scale_drift":..,"grad_norm":..}   (log.matrices,
+ * after each val line; see below)
  *          {"iter":10,"event":"skipped","reason":"..."}
- * timing   {"iter":10,"tokens_per_s":..,"elapsed_s":..} */
+ * timing   {"iter":10,"tokens_per_s":..,"elapsed_s":..}
+ *
+ * A matrix's line speaks of the model that is evaluated in sqnr_db (signal to quantization noise), zeros
+ * (share of weights at the level 0) and histogram (share of weights at each level, the most negative level
+ * first; empty levels are there). The rest is counted over the steps since the last such line, a step being
+ * from one iteration's weights to the next one's, of the hard levels of the weights in training, whatever a
+ * blend or chance makes of them: changed (share of the weights whose level is another than in the step
+ * before, mean over the steps), flipped_back (the same of those that changed to the level that they had
+ * before their previous change), sign_flips (of those that changed between a positive and a negative level),
+ * scale_drift (mean over the scales of |now - then| / then, then at the last line), grad_norm (of the last
+ * iteration's gradient of the latent weights, before clipping). The last update stands behind a line, but its
+ * step is counted in the next: the weights that it gives are seen only when an iteration begins. Where a
+ * codebook is replaced (qat.progressive) that step is none, and scales drift from there on. null: nothing to
+ * count yet. */
 
 #endif

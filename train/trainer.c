@@ -21,9 +21,9 @@
 #include "store/checkpoint.h"
 #include "store/run.h"
 #include "train/job.h"
+#include "train/matrix_stats.h"
 #include "train/metrics.h"
 #include "train/progress.h"
-#include "train/ptq.h"
 #include "train/report.h"
 #include "train/run_info.h"
 
@@ -87,23 +87,20 @@ static pq_status save_best(loop *l, pq_error *err) {
 
 /* ---- evaluating ---- */
 
-/* Signal to quantization noise and zeros of each quantized matrix, from the weights and scales alone. */
+/* A line of each quantized matrix. */
 static pq_status write_matrices(loop *l, pq_error *err) {
-    const pq_model *model = pq_session_evaluated(l->job->session);
+    const pq_session *session = l->job->session;
+    const pq_model *model = pq_session_evaluated(session);
     float *hard;
-    if (!l->job->config->log.matrices || !l->job->session->memory.quantized) return PQ_OK;
+    if (!l->job->config->log.matrices || !session->memory.quantized) return PQ_OK;
     PQ_TRY(pq_calloc(model->params.elements, sizeof *hard, "matrix statistics", &hard, err));
     pq_model_effective_weights(model, hard);
     pq_status status = PQ_OK;
-    for (size_t i = 0; i < model->params.count && status == PQ_OK; i++) {
-        const pq_param *p = &model->params.list[i];
-        if (!model->quant[i].quantized) continue;
-        pq_matrix_error e = pq_ptq_measure(model, i, hard);
-        json_t *line = json_pack("{s:I, s:s, s:o, s:f}", "iter", (json_int_t)l->job->counters.iter, "matrix",
-                                 p->name, "sqnr_db", pq_json_real(10 * log10(e.signal / e.noise)), "zeros",
-                                 (double)e.zeros / (double)p->count);
-        status = pq_metrics_write(l->metrics, line, err);
-    }
+    for (size_t i = 0; i < model->params.count && status == PQ_OK; i++)
+        if (model->quant[i].quantized)
+            status =
+                pq_metrics_write(l->metrics, pq_matrix_line(session, i, l->job->counters.iter, hard), err);
+    pq_watch_restart(session->qat);
     free(hard);
     return status;
 }
