@@ -66,6 +66,7 @@ static void check_same(const pq_packed *packed, const pq_model *model) {
         for (size_t k = 0; k < model->quant[i].scale_count; k++)
             ck_assert(pq_packed_scale(&packed->tensors[i], k) == model->quant[i].scales[k]);
     }
+    ck_assert_int_eq(packed->activations, model->activations);
     ck_assert_str_eq(packed->tokenizer, model->tokenizer);
     ck_assert_str_eq(packed->config, model->config);
     ck_assert_int_eq(packed->iter, model->iter);
@@ -83,6 +84,8 @@ START_TEST(every_bit_survives) {
     pq_error err = {0};
     pq_file_view one, two;
     if (_i % 3 == 0) model->val_loss = NAN;
+    if (_i % 3 == 1)
+        ck_assert_int_eq(pq_model_quantize_activations(model, PQ_ACTIVATIONS_TOKEN, NULL), PQ_OK);
     ck_assert_msg(pq_packed_write(path, false, model, &err) == PQ_OK, "%s", err.message);
     ck_assert_msg(pq_packed_open(path, &packed, &err) == PQ_OK, "%s", err.message);
     check_same(packed, model);
@@ -175,6 +178,14 @@ START_TEST(refuses_models_that_cannot_be_packed) {
     strcpy(model->config, "\xff");
     ck_assert_int_eq(pq_packed_write(path, false, model, &err), PQ_ERR_USAGE);
     model->config[0] = 0;
+    ck_assert_int_eq(pq_model_quantize_activations(model, PQ_ACTIVATIONS_AFFINE, NULL), PQ_OK);
+    ck_assert_int_eq(pq_packed_write(path, false, model, &err), PQ_ERR_USAGE);
+    ck_assert_ptr_nonnull(strstr(err.message, "int8-affine"));
+    pq_packed *packed; /* in memory they are left out */
+    ck_assert_int_eq(pq_packed_from_model(model, &packed, &err), PQ_OK);
+    ck_assert_int_eq(packed->activations, PQ_ACTIVATIONS_NONE);
+    pq_packed_close(packed);
+    ck_assert_int_eq(pq_model_quantize_activations(model, PQ_ACTIVATIONS_NONE, NULL), PQ_OK);
     ck_assert(!pq_file_exists(path));
     ck_assert_int_eq(pq_packed_write("/nowhere/at/all.safetensors", false, model, &err), PQ_ERR_IO);
     pq_model_destroy(model);
@@ -246,6 +257,9 @@ static const struct {
     {"\"iter\":\"1234\"", "\"itex\":\"1234\"", "iter"},
     {"\"val_loss\":\"1.5", "\"val_loss\":\"x1.5", "JSON"},
     {"\"val_loss\":\"", "\"val_loss\":\"true", "JSON"},
+    {"\"iter\":", "\"activations\":\"int8-affine\",\"iter\":", "activations are int8-affine"},
+    {"\"iter\":", "\"activations\":\"none\",\"iter\":", "activations are none"},
+    {"\"iter\":", "\"activations\":\"int4\",\"iter\":", "activations are int4"},
 };
 
 START_TEST(refuses_lies_with_true_hashes) {
