@@ -94,6 +94,17 @@ static pq_status describe_packed(const pq_packed *packed, const char *path, json
     return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", path);
 }
 
+static json_t *describe_arrays(const pq_training_state *state) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < state->array_count; i++) {
+        const pq_state_array *a = &state->arrays[i];
+        json_array_append_new(list, json_pack("{s:s, s:s, s:I}", "name", a->name, "type",
+                                              a->type == PQ_ARRAY_F32 ? "float32" : "uint8", "count",
+                                              (json_int_t)a->count));
+    }
+    return list;
+}
+
 /* A checkpoint or a Hugging Face folder, packed in memory. */
 static pq_status describe_model(const char *path, pq_model_kind kind, bool verify, json_t *out,
                                 pq_error *err) {
@@ -105,6 +116,7 @@ static pq_status describe_model(const char *path, pq_model_kind kind, bool verif
     pq_status status = PQ_OK;
     if (kind == PQ_MODEL_CHECKPOINT) put(out, "moments", json_boolean(state.m != NULL), &status, err);
     if (state.state) put(out, "state", json_string(state.state), &status, err);
+    if (state.array_count) put(out, "arrays", describe_arrays(&state), &status, err);
     pq_training_state_deinit(&state);
     if (status == PQ_OK && verify && model->config) {
         status = pq_config_from_text(model->config, strlen(model->config), "the model's config", NULL, 0,
@@ -216,6 +228,8 @@ static void print_model(const json_t *o) {
     const json_t *m = json_object_get(o, "model"), *tokenizer = json_object_get(o, "tokenizer");
     const json_t *loss = json_object_get(o, "val_loss");
     const char *state = text_of(o, "state"), *config = text_of(o, "config");
+    const json_t *array;
+    size_t i;
     printf("file        %lld bytes\n", int_of(o, "file_bytes"));
     printf("model       %lld layers, %lld heads, width %lld, context %lld, vocabulary %lld, %s, GELU %s\n",
            int_of(m, "layers"), int_of(m, "heads"), int_of(m, "width"), int_of(m, "context"),
@@ -239,6 +253,9 @@ static void print_model(const json_t *o) {
         printf("optimizer   %s\n",
                json_is_true(json_object_get(o, "moments")) ? "AdamW moments" : "no moments");
     if (state) printf("state       %s\n", state);
+    json_array_foreach(json_object_get(o, "arrays"), i, array)
+        printf("%-11s %s: %lld %s\n", i == 0 ? "arrays" : "", text_of(array, "name"), int_of(array, "count"),
+               text_of(array, "type"));
     print_tensors(json_object_get(o, "tensors"));
     if (config) printf("\nconfig:\n%s", config);
 }
@@ -299,7 +316,7 @@ const pq_command pq_cmd_inspect = {
         "--json prints the same as one object: kind, path, file_bytes, model, parameters, weight_bytes, "
         "bits_a_weight, iter, val_loss (null: not evaluated), config, tensors, tokenizer, and for "
         "checkpoints "
-        "moments and state.\n"
+        "moments, state and arrays (name, type and count of what the training methods keep).\n"
         "\n"
         "EXAMPLES\n"
         "    potqat inspect runs/char-qat\n"

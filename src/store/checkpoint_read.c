@@ -407,23 +407,28 @@ static pq_status read_array(const reader *r, hid_t group, pq_state_array *array)
     return result < 0 ? DAMAGED(r, "%s does not have its checksum", array->name) : PQ_OK;
 }
 
+/* Each array fits into the file by itself; so must all of them, or they share what they are stored in. */
 static pq_status read_arrays(const reader *r, hid_t file, pq_training_state *state) {
-    enum { MOST_ARRAYS = 65536 };
     H5G_info_t info;
     hid_t group;
+    size_t bytes = 0;
     pq_status status = PQ_OK;
     if (!has_link(file, "arrays")) return PQ_OK;
     PQ_TRY(open_group(r, file, "arrays", &group));
-    if (H5Gget_info(group, &info) < 0 || info.nlinks == 0 || info.nlinks > MOST_ARRAYS)
-        status = DAMAGED(r, "%s", "group arrays holds no number of entries that can be");
+    if (H5Gget_info(group, &info) < 0 || info.nlinks == 0 || info.nlinks > PQ_MOST_ARRAYS)
+        status = DAMAGED(r, "expected 1 to %d entries in group arrays", PQ_MOST_ARRAYS);
     if (status == PQ_OK)
         status =
             pq_calloc((size_t)info.nlinks, sizeof *state->arrays, "state arrays", &state->arrays, r->err);
     for (size_t i = 0; status == PQ_OK && i < info.nlinks; i++) {
-        status = describe_array(r, group, i, &state->arrays[i]);
+        pq_state_array *array = &state->arrays[i];
+        status = describe_array(r, group, i, array);
         if (status != PQ_OK) break;
         state->array_count = i + 1;
-        status = read_array(r, group, &state->arrays[i]);
+        bytes += array->count * (array->type == PQ_ARRAY_F32 ? sizeof(float) : 1);
+        status = bytes <= r->bytes
+                     ? read_array(r, group, array)
+                     : DAMAGED(r, "group arrays speaks of %zu bytes, the file has %zu", bytes, r->bytes);
     }
     H5Gclose(group);
     return status;

@@ -230,6 +230,9 @@ static pq_status check_contents(const pq_model *model, const pq_training_state *
         PQ_TRY(check_finite(params, state->m, "AdamW's first moment", err));
         PQ_TRY(check_finite(params, state->v, "AdamW's second moment", err));
     }
+    if (state && state->array_count > PQ_MOST_ARRAYS)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "%zu state arrays, expected at most %d", state->array_count,
+                       PQ_MOST_ARRAYS);
     for (size_t i = 0; state && i < state->array_count; i++) PQ_TRY(check_array(&state->arrays[i], err));
     for (size_t i = 0; i < params->count; i++)
         for (size_t k = 0; model->quant[i].quantized && k < model->quant[i].scale_count; k++)

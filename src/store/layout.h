@@ -66,6 +66,7 @@ hid_t pq_text_type(size_t bytes);
 
 /* Letters, digits, '.', '_' and '-', at least one and not '.' alone; what /arrays may hold. */
 bool pq_array_name_valid(const char *name);
+enum { PQ_MOST_ARRAYS = 4096 };
 
 /* HDF5 prints its errors and loads plug-ins by default; between these two calls it does neither. */
 typedef struct pq_hdf5_settings {

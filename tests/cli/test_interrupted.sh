@@ -34,6 +34,7 @@ log: {every: 3}
 EOF
 
 "$potqat" train run.yaml run.dir=whole --quiet >/dev/null || fail "the undisturbed run"
+"$potqat" inspect whole@last | grep -qE 'watch\.last: [0-9]+ uint8$' || fail "the arrays of its last checkpoint"
 
 # kill -9, 100 times at random moments
 kills=0

@@ -69,6 +69,14 @@ int main(int argc, char **argv) {
         for (size_t k = 0; k < model->quant[i].scale_count; k++)
             model->quant[i].scales[k] = 1.0f / (float)(8 + i + k);
     }
+    static float running[] = {0.5f, -2, 3};
+    static unsigned char fixed[] = {0, 255, 7};
+    pq_state_array arrays[] = {
+        {.name = "x.running", .type = PQ_ARRAY_F32, .count = 3, .data = running, .borrowed = true},
+        {.name = "x.fixed", .type = PQ_ARRAY_U8, .count = 3, .data = fixed, .borrowed = true}};
+    if (pq_calloc(2, sizeof *arrays, "arrays", &state.arrays, &err) != PQ_OK) return 1;
+    memcpy(state.arrays, arrays, sizeof arrays);
+    state.array_count = 2;
     model->iter = 1500;
     model->val_loss = 1.25;
     char *path = pq_path_join(argv[1], "model.h5");

@@ -34,6 +34,9 @@ with tempfile.TemporaryDirectory() as folder:
     expect("weights.f32", names["weights"])
     expect("m.f32", names["m"])
     expect("scales.f32", {key: matrix["scales"] for key, matrix in names["quant"].items()})
+    arrays = names["arrays"]
+    assert arrays["x.running"].dtype == numpy.float32 and arrays["x.running"].tolist() == [0.5, -2, 3]
+    assert arrays["x.fixed"].dtype == numpy.uint8 and arrays["x.fixed"].tolist() == [0, 255, 7] and len(arrays) == 2
     shape = names["shape"]
     assert (shape["layers"], shape["heads"], shape["width"], shape["context"], shape["vocab"]) == (2, 2, 64, 8, 11)
     assert shape["bias"] == 1 and shape["gelu"] == b"erf" and shape["iter"] == 1500 and shape["val_loss"] == 1.25

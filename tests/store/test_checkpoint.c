@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "store/layout.h"
 #include "testing.h"
 #include "tests/harness/suite.h"
@@ -79,6 +80,27 @@ START_TEST(equal_states_give_equal_bytes) {
 }
 END_TEST
 
+/* What a state borrows it does not free. */
+START_TEST(borrowed_arrays_stay) {
+    static float mine[] = {1, 2, 3};
+    char *path = testing_path(folder, "a.h5");
+    pq_model *model, *back;
+    pq_training_state state, state_back;
+    testing_make(9, &shapes[0], 0, &model, &state);
+    pq_calloc(1, sizeof *state.arrays, "arrays", &state.arrays, NULL);
+    state.arrays[0] = (pq_state_array){.name = "x", .count = 3, .data = mine, .borrowed = true};
+    state.array_count = 1;
+    ck_assert_int_eq(pq_checkpoint_write(path, false, model, &state, NULL), PQ_OK);
+    ck_assert_int_eq(pq_checkpoint_read(path, &back, &state_back, NULL), PQ_OK);
+    ck_assert(testing_equal(model, &state, back, &state_back) && !state_back.arrays[0].borrowed);
+    destroy(back, &state_back);
+    destroy(model, &state);
+    ck_assert_ptr_null(state.arrays);
+    ck_assert_float_eq(mine[2], 3);
+    free(path);
+}
+END_TEST
+
 START_TEST(replaces_only_when_asked) {
     char *path = testing_path(folder, "a.h5");
     pq_model *first, *second, *back;
@@ -122,6 +144,21 @@ START_TEST(not_finite_is_not_saved) {
     }
     model->quant[0].scales[0] = 0;
     ck_assert_int_eq(pq_checkpoint_write(path, true, model, &state, &err), PQ_DIVERGED);
+    model->quant[0].scales[0] = 1;
+    ((float *)state.arrays[0].data)[6] = NAN;
+    ck_assert_int_eq(pq_checkpoint_write(path, true, model, &state, &err), PQ_DIVERGED);
+    ck_assert_ptr_nonnull(strstr(err.message, "learned.m holds nan at item 6"));
+    ((float *)state.arrays[0].data)[6] = 0;
+    static const char *const names[] = {"", ".", "a/b", "a b", "\xc3\xa9", "x\n"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        strcpy(state.arrays[1].name, names[i]);
+        ck_assert_int_eq(pq_checkpoint_write(path, true, model, &state, &err), PQ_ERR_USAGE);
+    }
+    strcpy(state.arrays[1].name, "learned.m"); /* there is one already */
+    ck_assert_int_ne(pq_checkpoint_write(path, true, model, &state, &err), PQ_OK);
+    strcpy(state.arrays[1].name, "freeze.fixed");
+    state.arrays[1].count = 0;
+    ck_assert_int_eq(pq_checkpoint_write(path, true, model, &state, &err), PQ_ERR_USAGE);
     ck_assert_uint_eq(testing_entries(folder, ""), 0);
     destroy(model, &state);
     free(path);
@@ -141,6 +178,8 @@ static void expect_refusal(pq_status status, const char *part) {
     ck_assert_ptr_null(model);
     ck_assert_ptr_null(state.m);
     ck_assert_ptr_null(state.state);
+    ck_assert_ptr_null(state.arrays);
+    ck_assert_uint_eq(state.array_count, 0);
     ck_assert_msg(strstr(err.message, part) && strstr(err.message, victim) && !strchr(err.message, '\n'),
                   "expected a sentence with \"%s\", found: %s", part, err.message);
 }
@@ -252,6 +291,7 @@ static void set_float(const char *name, float value) {
 
 #define MATRIX "quant/h.1.mlp.c_fc.weight"
 static const hsize_t wte_size[2] = {65, 64}, wte_turned[2] = {64, 65}, long_size[1] = {65 * 64};
+static const hsize_t few[1] = {7}, huge[1] = {1 << 30}, none[1] = {0};
 
 static const char *change(int number) {
     switch (number) {
@@ -416,12 +456,61 @@ static const char *change(int number) {
         H5Oclose(parent);
         return "no quantizer pot";
     }
+    case 47:
+        replace("arrays/learned.m", H5T_IEEE_F64LE, 1, few, true);
+        return "learned.m is not a list";
+    case 48:
+        replace("arrays/learned.m", H5T_IEEE_F32LE, 2, wte_size, true);
+        return "learned.m is not a list";
+    case 49:
+        replace("arrays/learned.m", H5T_IEEE_F32LE, 1, few, false);
+        return "stored in another way";
+    case 50: /* never written */
+        replace("arrays/freeze.fixed", H5T_STD_U8LE, 1, few, true);
+        return "or parts are missing";
+    case 51:
+        replace("arrays/freeze.fixed", H5T_STD_U8LE, 1, huge, true);
+        return "freeze.fixed is not a list";
+    case 52:
+        replace("arrays/freeze.fixed", H5T_STD_U8LE, 1, none, false);
+        return "freeze.fixed is not a list";
+    case 53:
+        set_float("arrays/learned.m", INFINITY);
+        return "learned.m holds inf at element 2";
+    case 54:
+        H5Lmove(whole_file, "arrays/learned.m", whole_file, "arrays/learned m", H5P_DEFAULT, H5P_DEFAULT);
+        return "a name that no training method uses";
+    case 55: {
+        char name[128] = "arrays/";
+        memset(name + 7, 'a', 96);
+        H5Lmove(whole_file, "arrays/learned.m", whole_file, name, H5P_DEFAULT, H5P_DEFAULT);
+        return "a name that no training method uses";
+    }
+    case 56:
+        H5Lcreate_external("/etc/passwd", "x", whole_file, "arrays/more", H5P_DEFAULT, H5P_DEFAULT);
+        return "expected a dataset more";
+    case 57:
+        H5Lcreate_hard(whole_file, "weights", whole_file, "arrays/more", H5P_DEFAULT, H5P_DEFAULT);
+        return "expected a dataset more";
+    case 58:
+        H5Ldelete(whole_file, "arrays", H5P_DEFAULT);
+        H5Gclose(H5Gcreate2(whole_file, "arrays", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+        return "expected 1 to 4096 entries in group arrays";
+    case 59:
+    case 60: /* one dataset by many names */
+        for (int i = 0; i < (number == 59 ? 4096 : 200); i++) {
+            char name[32];
+            snprintf(name, sizeof name, "arrays/again-%d", i);
+            H5Lcreate_hard(whole_file, number == 59 ? "arrays/learned.m" : "arrays/freeze.fixed", whole_file,
+                           name, H5P_DEFAULT, H5P_DEFAULT);
+        }
+        return number == 59 ? "expected 1 to 4096 entries" : "group arrays speaks of";
     default:
         return NULL;
     }
 }
 
-enum { CHANGES = 47 };
+enum { CHANGES = 61 };
 
 START_TEST(changed_by_another_program) {
     victim = testing_path(folder, "victim.h5");
@@ -468,6 +557,7 @@ int main(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, round_trip, 0, TESTING_KINDS * SHAPES);
     tcase_add_test(tests, equal_states_give_equal_bytes);
+    tcase_add_test(tests, borrowed_arrays_stay);
     tcase_add_test(tests, replaces_only_when_asked);
     tcase_add_test(tests, not_finite_is_not_saved);
     tcase_add_test(tests, foreign_newer_cut_or_missing);
