@@ -50,8 +50,7 @@ static pq_figure figure_of(const pq_report *report, pq_figure_kind kind, size_t 
                                          "Loss against bits a weight, over seeds", "Loss against"};
     static const char *const notes[] = {
         "Marks: evaluations. Thin lines: training loss, with dropout.",
-        "Bars: 95 % intervals from the spread of the text\xE2\x80\x99s windows. Unquantized runs stand at 32 "
-        "bits.",
+        "Bars: 95 % intervals from the spread of the text\xE2\x80\x99s windows. Unquantized runs: 32 bits.",
         "Means over seeds; bars: 95 % intervals (Student\xE2\x80\x99s t), none with one seed.",
         "Means over seeds; bars: 95 % intervals (Student\xE2\x80\x99s t), none with one seed."};
     pq_figure figure = {.kind = kind, .group = group, .key = key, .note = notes[kind]};
