@@ -225,9 +225,8 @@ START_TEST(learns_and_reports) {
 }
 END_TEST
 
-/* The trainer's evaluation, a fresh one from the checkpoint, and the packed model in the engine. Where activations
- * are quantized, another order of sums may take one over a rounding point; without quantizing them the engine
- * would be 20 times as far away. */
+/* The trainer's evaluation, a fresh one from the checkpoint, and the packed model in the engine. An engine that left
+ * the activations as they are would be 3e-6 away from int8-token. */
 START_TEST(evaluation_agrees_everywhere) {
     static const char *const activations[] = {"none", "int8-token", "int8-affine"};
     char kind[64];
@@ -273,8 +272,7 @@ START_TEST(evaluation_agrees_everywhere) {
             sum += log(total) - logits[t * V + window[t + 1]];
         }
     }
-    if (_i) printf("law 8, %s: %g apart\n", activations[_i], fabs(sum / (double)e.tokens - e.loss));
-    ck_assert_double_le(fabs(sum / (double)e.tokens - e.loss), 1e-5);
+    ck_assert_double_le(fabs(sum / (double)e.tokens - e.loss), _i ? 1e-6 : 1e-5);
     free(logits);
     pq_evaluation_deinit(&e);
     pq_dataset_close(dataset);
