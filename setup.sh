@@ -3,7 +3,7 @@
 # Everything potqat needs from the system is named here and nowhere else.
 set -eu
 
-build_packages='gcc libc6-dev meson ninja-build pkg-config libopenblas-dev libhdf5-dev libfyaml-dev libjansson-dev
+build_packages='gcc libc6-dev meson ninja-build pkg-config libopenblas-dev libdnnl-dev libhdf5-dev libfyaml-dev libjansson-dev
     libxxhash-dev gnuplot-nox curl ca-certificates'
 test_packages='check g++ git python3 python3-numpy python3-h5py strace'
 checks_packages='clang libomp-dev valgrind shellcheck binutils'

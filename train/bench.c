@@ -125,13 +125,13 @@ pq_status pq_bench_train(const pq_bench *b, double *seconds, pq_error *err) {
     pq_model *model;
     pq_gpt2_shape shape = b->shape->shape;
     shape.context = b->context;
-    int blas_threads = pq_gemm_threads_take();
+    pq_gemm_threads host_threads = pq_gemm_threads_take();
     pq_status status = pq_gemm_check(err);
     if (status == PQ_OK) status = pq_model_create(&shape, &model, err);
     if (status == PQ_OK) {
         status = run_session(b, model, seconds, err);
         pq_model_destroy(model);
     }
-    pq_gemm_threads_restore(blas_threads);
+    pq_gemm_threads_restore(host_threads);
     return status;
 }

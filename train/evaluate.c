@@ -143,7 +143,7 @@ pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq
     if (options->windows && options->windows < out->windows) out->windows = options->windows;
     PQ_TRY(pq_calloc(out->windows, sizeof *out->window_loss, "losses", &out->window_loss, err));
     size_t batch = TOKENS_A_BATCH / options->context;
-    int blas_threads = pq_gemm_threads_take();
+    pq_gemm_threads host_threads = pq_gemm_threads_take();
     pq_status status = pq_gemm_check(err);
     if (status == PQ_OK) status = allocate(model, batch ? batch : 1, options->context, &m, err);
     if (status == PQ_OK)
@@ -151,7 +151,7 @@ pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq
     else
         pq_evaluation_deinit(out);
     release(&m);
-    pq_gemm_threads_restore(blas_threads);
+    pq_gemm_threads_restore(host_threads);
     out->seconds = pq_seconds() - start;
     return status;
 }

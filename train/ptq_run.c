@@ -122,14 +122,14 @@ pq_status pq_ptq_run(const pq_config *config, const pq_dataset *dataset, pq_mode
     PQ_TRY(pq_ptq_select(config, model, err));
     PQ_TRY(pq_ptq_activations(config, NULL, model, err));
     PQ_TRY(pq_model_check_ranges(model, err));
-    int blas_threads = pq_gemm_threads_take();
+    pq_gemm_threads host_threads = pq_gemm_threads_take();
     PQ_TRY_TO(status, done, pq_gemm_check(err));
     PQ_TRY_TO(status, done, pq_calloc(n * n, sizeof *r.H, "Hessian", &r.H, err));
     PQ_TRY_TO(status, done, pq_calloc(n, sizeof *r.diagonal, "Hessian", &r.diagonal, err));
     PQ_TRY_TO(status, done, pq_calibration_init(model, dataset, &options, &r.calibration, err));
     status = quantize_all(&r, err);
 done:
-    pq_gemm_threads_restore(blas_threads);
+    pq_gemm_threads_restore(host_threads);
     pq_calibration_deinit(&r.calibration);
     free(r.H);
     free(r.diagonal);

@@ -428,9 +428,9 @@ pq_status pq_train(pq_config *config, const pq_train_options *options, pq_train_
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "run.dir: a folder for the run is needed, for example run.dir=runs/first");
     if (config->run.threads > 0) pq_threads_set((int)config->run.threads);
-    int blas_threads = pq_gemm_threads_take();
+    pq_gemm_threads host_threads = pq_gemm_threads_take();
     pq_status status = pq_gemm_check(err);
     if (status == PQ_OK) status = train_in_folder(config, options, result, err);
-    pq_gemm_threads_restore(blas_threads);
+    pq_gemm_threads_restore(host_threads);
     return status;
 }

@@ -204,7 +204,7 @@ static pq_status check_tokens(const pq_engine *e, const uint16_t *tokens, size_t
 pq_status pq_engine_forward(pq_engine *engine, const uint16_t *tokens, size_t count, bool last_only,
                             float *logits, pq_error *err) {
     PQ_TRY(check_tokens(engine, tokens, count, err));
-    const int blas_threads = pq_gemm_threads_take();
+    const pq_gemm_threads host_threads = pq_gemm_threads_take();
     for (size_t first = 0; first < count; first += PQ_ENGINE_BATCH) {
         const size_t n = count - first < PQ_ENGINE_BATCH ? count - first : PQ_ENGINE_BATCH;
         embed(engine, tokens + first, n);
@@ -218,6 +218,6 @@ pq_status pq_engine_forward(pq_engine *engine, const uint16_t *tokens, size_t co
         else if (logits && first + n == count)
             run_head(engine, n, 1, logits);
     }
-    pq_gemm_threads_restore(blas_threads);
+    pq_gemm_threads_restore(host_threads);
     return PQ_OK;
 }

@@ -1,13 +1,24 @@
-/* Owns every call into the BLAS, and how a product is cut into tiles. */
+/* Owns every call into the BLAS and oneDNN, and how a product is cut into tiles. */
 #include "kernels/gemm.h"
 
 #include <cblas.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef PQ_ONEDNN
+#include <oneapi/dnnl/dnnl.h>
+#endif
+
 #include "base/threads.h"
+
+#ifdef PQ_ONEDNN
+#define PQ_GEMM_REMEDY "DNNL_MAX_CPU_ISA=AVX2"
+#else
+#define PQ_GEMM_REMEDY "OPENBLAS_CORETYPE to a supported core, for example Haswell"
+#endif
 
 /* LAPACK's part of OpenBLAS. Column-major: our lower triangle is its upper one. */
 void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
@@ -23,6 +34,13 @@ void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size
         for (size_t i = 0; i < M && !accumulate; i++) memset(C + i * ldc, 0, N * sizeof *C);
         return;
     }
+#ifdef PQ_ONEDNN
+    /* It makes its code for the CPU at run time: OpenBLAS's table of CPUs is as old as its release. */
+    if (dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', (dnnl_dim_t)M, (dnnl_dim_t)N,
+                   (dnnl_dim_t)K, 1.0f, A, (dnnl_dim_t)lda, B, (dnnl_dim_t)ldb, accumulate ? 1.0f : 0.0f, C,
+                   (dnnl_dim_t)ldc) == dnnl_success)
+        return;
+#endif
     cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
                 transpose_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, 1.0f, A, (int)lda, B,
                 (int)ldb, accumulate ? 1.0f : 0.0f, C, (int)ldc);
@@ -133,7 +151,7 @@ pq_status pq_gemm_check(pq_error *err) {
                 if (c[i * N + j] != sum)
                     status = PQ_FAIL(err, PQ_ERR_IO,
                                      "%s computes wrong products on this CPU (expected %g, found %g): set "
-                                     "OPENBLAS_CORETYPE to a supported core, for example Haswell",
+                                     PQ_GEMM_REMEDY,
                                      pq_gemm_describe(), (double)sum, (double)c[i * N + j]);
             }
     }
@@ -145,18 +163,25 @@ pq_status pq_gemm_check(pq_error *err) {
 
 const char *pq_gemm_describe(void) {
     static char text[128];
+#ifdef PQ_ONEDNN
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(text, sizeof text, "oneDNN %d.%d.%d", version->major, version->minor, version->patch);
+#else
     char version[64] = "";
     sscanf(openblas_get_config(), "OpenBLAS %63s", version);
     snprintf(text, sizeof text, "OpenBLAS %s %s", version, openblas_get_corename());
+#endif
     return text;
 }
 
-int pq_gemm_threads_take(void) {
-    int count = openblas_get_num_threads();
+pq_gemm_threads pq_gemm_threads_take(void) {
+    pq_gemm_threads host = {.blas = openblas_get_num_threads(), .openmp = omp_get_max_threads()};
     openblas_set_num_threads(1);
-    return count;
+    omp_set_num_threads(1); /* what oneDNN takes; our own loops name their number */
+    return host;
 }
 
-void pq_gemm_threads_restore(int count) {
-    openblas_set_num_threads(count);
+void pq_gemm_threads_restore(pq_gemm_threads host) {
+    openblas_set_num_threads(host.blas);
+    omp_set_num_threads(host.openmp);
 }

@@ -1,4 +1,4 @@
-/* Matrix products. gemm.c is the only caller of a BLAS. */
+/* Matrix products. gemm.c is the only caller of a BLAS: oneDNN where the build has it, else OpenBLAS. */
 #ifndef PQ_KERNELS_GEMM_H
 #define PQ_KERNELS_GEMM_H
 
@@ -36,11 +36,14 @@ void pq_gemm_axpy(size_t n, float a, const float *x, float *y);
  * names the library when they differ. */
 pq_status pq_gemm_check(pq_error *err);
 
-/* Library, version and core, for people ("OpenBLAS 0.3.21 Cooperlake"). */
+/* Library and version, for people ("oneDNN 2.6.3", "OpenBLAS 0.3.21 Cooperlake"). */
 const char *pq_gemm_describe(void);
 
-/* One BLAS thread a call from here on; returns what it was, to be given back. */
-int pq_gemm_threads_take(void);
-void pq_gemm_threads_restore(int count);
+/* One thread a product from here on; returns what the host program had, to be given back. */
+typedef struct pq_gemm_threads {
+    int blas, openmp;
+} pq_gemm_threads;
+pq_gemm_threads pq_gemm_threads_take(void);
+void pq_gemm_threads_restore(pq_gemm_threads host);
 
 #endif

@@ -123,16 +123,19 @@ START_TEST(the_cache_is_the_whole_prompt) {
 END_TEST
 
 START_TEST(threads_do_not_change_bits) {
-    const int before = pq_threads_get(), blas = pq_gemm_threads_take();
-    pq_gemm_threads_restore(2);
+    const int before = pq_threads_get();
+    const pq_gemm_threads host = pq_gemm_threads_take();
+    pq_gemm_threads_restore((pq_gemm_threads){.blas = 2, .openmp = 5});
     pq_threads_set(1);
     rig one = set_up(3);
     pq_threads_set(3);
     rig three = set_up(3);
     pq_threads_set(before);
     ck_assert_mem_eq(one.logits, three.logits, one.count * one.vocab * sizeof(float));
-    ck_assert_int_eq(pq_gemm_threads_take(), 2); /* given back as it was */
-    pq_gemm_threads_restore(blas);
+    const pq_gemm_threads given_back = pq_gemm_threads_take();
+    ck_assert_int_eq(given_back.blas, 2);
+    ck_assert_int_eq(given_back.openmp, 5);
+    pq_gemm_threads_restore(host);
     tear_down(&one);
     tear_down(&three);
 }
