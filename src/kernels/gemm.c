@@ -149,10 +149,10 @@ pq_status pq_gemm_check(pq_error *err) {
                 for (int k = 0; k < K; k++)
                     sum += a[ta ? k * M + i : i * K + k] * b[tb ? j * K + k : k * N + j];
                 if (c[i * N + j] != sum)
-                    status = PQ_FAIL(err, PQ_ERR_IO,
-                                     "%s computes wrong products on this CPU (expected %g, found %g): set "
-                                     PQ_GEMM_REMEDY,
-                                     pq_gemm_describe(), (double)sum, (double)c[i * N + j]);
+                    status = PQ_FAIL(
+                        err, PQ_ERR_IO,
+                        "%s computes wrong products on this CPU (expected %g, found %g): set " PQ_GEMM_REMEDY,
+                        pq_gemm_describe(), (double)sum, (double)c[i * N + j]);
             }
     }
     free(a);
