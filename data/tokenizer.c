@@ -58,6 +58,7 @@ pq_status pq_tokenizer_create(const char *kind, const char *text, size_t bytes, 
                        kind);
     PQ_TRY(pq_calloc(1, sizeof *tokenizer, "the tokenizer", &tokenizer, err));
     tokenizer->kind = found;
+    tokenizer->end = -1;
     pq_status status = found->create(text, bytes, tokenizer, err);
     if (status != PQ_OK) {
         free(tokenizer);
@@ -95,6 +96,7 @@ pq_status pq_tokenizer_from_json(const char *json, size_t bytes, pq_tokenizer **
                        where.line, where.column, where.text);
     pq_status status = pq_calloc(1, sizeof *tokenizer, "the tokenizer", &tokenizer, err);
     if (status == PQ_OK) {
+        tokenizer->end = -1;
         status = from_object(object, tokenizer, err);
         if (status != PQ_OK) free(tokenizer);
     }
@@ -130,6 +132,10 @@ const char *pq_tokenizer_kind(const pq_tokenizer *tokenizer) {
 
 uint64_t pq_tokenizer_hash(const pq_tokenizer *tokenizer) {
     return tokenizer->hash;
+}
+
+int32_t pq_tokenizer_end_of_text(const pq_tokenizer *tokenizer) {
+    return tokenizer->end;
 }
 
 pq_status pq_tokenizer_encode(const pq_tokenizer *tokenizer, const char *text, size_t bytes,

@@ -28,6 +28,7 @@ struct pq_tokenizer {
     const pq_tokenizer_row *kind;
     size_t vocab;
     uint64_t hash;
+    int32_t end; /* the id that ends a document, -1 = none */
     void *state; /* the kind's own; NULL where it needs none */
 };
 

@@ -30,6 +30,8 @@ PQ_API size_t pq_tokenizer_vocab(const pq_tokenizer *tokenizer);
 PQ_API const char *pq_tokenizer_kind(const pq_tokenizer *tokenizer);
 /** XXH3 of the JSON text: equal hashes mean the same ids. */
 PQ_API uint64_t pq_tokenizer_hash(const pq_tokenizer *tokenizer);
+/** The id that ends a document, or -1 where the tokenizer has none (char, byte). */
+PQ_API int32_t pq_tokenizer_end_of_text(const pq_tokenizer *tokenizer);
 
 /** tokens[*count] (heap, free()) of `bytes` bytes of UTF-8 text. A character outside the vocabulary is an
  * error that names it and its byte offset. */

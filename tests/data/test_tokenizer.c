@@ -93,6 +93,7 @@ START_TEST(all_of_unicode_round_trips) {
         ck_assert_str_eq(first, second);
         ck_assert_uint_eq(pq_tokenizer_hash(tokenizer), pq_tokenizer_hash(again));
         ck_assert_uint_eq(pq_tokenizer_hash(tokenizer), pq_hash(first, strlen(first)));
+        ck_assert_int_eq(pq_tokenizer_end_of_text(tokenizer), -1);
         assert_round_trip(again, text, bytes);
         free(first);
         free(second);
