@@ -92,7 +92,10 @@ pq_status pq_load_dataset(const pq_model *model, const pq_config *config, const 
             err, PQ_ERR_USAGE,
             "the model carries no tokenizer to read a text with; potqat import --tokenizer gives it one");
     PQ_TRY(pq_tokenizer_from_json(model->tokenizer, strlen(model->tokenizer), &tokenizer, err));
-    pq_data_options options = {.path = path ? path : config->data.path, .parent = tokenizer};
+    pq_data_options options = {.path = path ? path : config->data.path,
+                               .field = config->data.field,
+                               .parent = tokenizer,
+                               .by_document = strcmp(config->data.split_by, "document") == 0};
     for (size_t i = 0; i < 3; i++) options.split[i] = config->data.split.items[i];
     pq_status status = pq_dataset_open(&options, out, err);
     pq_tokenizer_destroy(tokenizer);

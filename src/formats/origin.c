@@ -4,8 +4,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/threads.h"
@@ -57,22 +55,13 @@ typedef struct reading {
     size_t *bad; /* for each tile: the first bad place, or SIZE_MAX */
 } reading;
 
-/* Let the whole pages go that hold data[bytes] of a map: they are read once, and files may be as large as
- * memory. */
-static void drop_pages(const void *data, size_t bytes) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page,
-              end = ((uintptr_t)data + bytes) / page * page;
-    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
 static void read_run(void *context, size_t tile) {
     const reading *r = context;
     size_t first = tile * RUN, count = r->rows * r->columns - first;
     if (count > RUN) count = RUN;
     decode(r->origin->dtype, r->origin->data, first, count, r->out + first);
     const size_t item = pq_safetensors_dtype_bytes(r->origin->dtype);
-    drop_pages((const char *)r->origin->data + first * item, count * item);
+    pq_pages_drop((const char *)r->origin->data + first * item, count * item);
     size_t bad = pq_first_bad(r->out + first, count);
     r->bad[tile] = bad < count ? first + bad : SIZE_MAX;
 }
@@ -107,7 +96,7 @@ pq_status pq_origin_read(const pq_origin *origin, const pq_param *param, float *
     for (size_t i = 0; i < tiles; i++)
         if (r.bad[i] < bad) bad = r.bad[i];
     free(r.bad);
-    drop_pages(origin->data, param->count * pq_safetensors_dtype_bytes(origin->dtype));
+    pq_pages_drop(origin->data, param->count * pq_safetensors_dtype_bytes(origin->dtype));
     if (bad == SIZE_MAX) return PQ_OK;
     return PQ_FAIL(err, PQ_ERR_FORMAT, "%s: value %zu of %s is not a finite number", origin->file, bad,
                    origin->name);

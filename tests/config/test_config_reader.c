@@ -255,7 +255,7 @@ static const struct refusal {
     {"data: {tokenizer: gpt2/tokenizer.json}", NULL,
      "x.yaml:1: data.tokenizer: gpt2/tokenizer.json is not in this build; allowed here: one of char, byte, "
      "or null"},
-    {"data: {split_by: document}", NULL, "x.yaml:1: data.split_by: document is not in this build"},
+    {"data: {split_by: line}", NULL, "x.yaml:1: data.split_by: expected one of token, document, found line"},
     {"train: {precision: bf16}", NULL,
      "x.yaml:1: train.precision: bf16 is not in this build; allowed here: fp32"},
     {"eval: {protocol: sliding}", NULL, "x.yaml:1: eval.protocol: sliding is not in this build"},
