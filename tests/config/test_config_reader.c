@@ -258,8 +258,10 @@ static const struct refusal {
     {"data: {split_by: line}", NULL, "x.yaml:1: data.split_by: expected one of token, document, found line"},
     {"train: {precision: bf16}", NULL,
      "x.yaml:1: train.precision: bf16 is not in this build; allowed here: fp32"},
-    {"eval: {protocol: sliding}", NULL, "x.yaml:1: eval.protocol: sliding is not in this build"},
-    {"eval: {stride: 32}", NULL, "x.yaml:1: eval.stride: 32 is not in this build; allowed here: null"},
+    {"eval: {protocol: sliding, stride: 65}", NULL,
+     "x.yaml:1: eval.stride: windows of 64 tokens that begin 65 apart would leave tokens out"},
+    {"eval: {protocol: sliding, stride: 33, context: 32}", NULL,
+     "x.yaml:1: eval.stride: windows of 32 tokens that begin 33 apart would leave tokens out"},
 };
 
 START_TEST(refusals_name_place_key_and_remedy) {
