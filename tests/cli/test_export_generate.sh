@@ -92,6 +92,42 @@ expect 2 '' 'tokenizer' generate none.h5
 expect 2 '' 'option --tokens' generate m.h5 --tokens 0
 expect 2 '' 'option --top-p' generate m.h5 --top-p 1.5
 expect 2 '' 'option --temperature' generate m.h5 --temperature nan
+printf 'the quick brown fox\r\njumps over\tthe lazy dog\n%.0s' {1..40} >text.txt
+expect 0 '6 pairs of continuations' - generate bytes.h5 --pairs bytes.h5 --data text.txt --prompts 3 --draws 2 \
+    --prompt-tokens 10 --tokens 12 --temperature 1 -o pairs
+python3 - "$potqat" <<'END' || fail "the files of --pairs"
+import json, os, subprocess, sys
+assert sorted(os.listdir("pairs")) == ["baseline.txt", "pairs.jsonl", "prompts.txt", "quantized.txt", "references.txt", "settings.json"]
+text = open("text.txt", newline="").read()
+with open("pairs/pairs.jsonl", encoding="utf-8") as f:
+    objects = [json.loads(line) for line in f]
+lines = {name: open(f"pairs/{name}.txt", encoding="utf-8", newline="").read().splitlines()
+         for name in ("prompts", "references", "baseline", "quantized")}
+assert len(objects) == 6 and all(len(of) == 6 for of in lines.values()), (len(objects), lines)
+settings = json.load(open("pairs/settings.json"))
+assert settings["top_k"] == 200 and settings["temperature"] == 1 and settings["prompt_tokens"] == 10, settings
+for i, o in enumerate(objects):
+    assert (o["index"], o["draw"], o["seed"]) == (i // 2, i % 2, 1337 + i), o
+    assert o["prompt"] + o["reference"] in text and len(o["prompt"]) == 10 and len(o["reference"]) == 12, o
+    assert o["baseline"] == o["quantized"], o
+    assert lines["prompts"][i] == o["prompt"].replace("\r", " ").replace("\n", " "), o
+    done = subprocess.run([sys.argv[1], "generate", "bytes.h5", "--prompt", o["prompt"], "--seed", str(o["seed"]),
+                           "--temperature", "1", "--tokens", "12"], capture_output=True)
+    raw = done.stdout[10:-1]
+    assert len(raw) == 12 and o["baseline"].replace("\ufffd", "") == "".join(
+        c for c in raw.decode("utf-8", "replace").replace("\0", "") if c != "\ufffd"), (o, raw)
+END
+cp -r pairs before
+expect 2 '' '^potqat: pairs exists already' generate bytes.h5 --pairs bytes.h5 --data text.txt -o pairs
+expect 2 '' 'few for 100 prompts of 64 tokens with 64 more' generate bytes.h5 --pairs bytes.h5 --data text.txt -o other
+expect 2 '' 'different tokenizers' generate bytes.h5 --pairs m.h5 --data text.txt -o other
+expect 2 '' 'needs -o FOLDER' generate bytes.h5 --pairs bytes.h5
+expect 2 '' 'not from --prompt' generate bytes.h5 --pairs bytes.h5 --prompt x -o other
+expect 2 '' '--draws is of use with --pairs alone' generate bytes.h5 --draws 3
+expect 2 '' '--data is of use with --pairs alone' generate bytes.h5 --data text.txt
+if [ -e other ]; then fail "refused pairs left a folder"; fi
+diff -r pairs before || fail "refused pairs changed the folder"
+
 head -c 3000 m.safetensors >cut.safetensors
 expect 1 '' 'cut\.safetensors' generate cut.safetensors
 if [ -w /dev/full ]; then
