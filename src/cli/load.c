@@ -101,3 +101,20 @@ pq_status pq_load_dataset(const pq_model *model, const pq_config *config, const 
     pq_tokenizer_destroy(tokenizer);
     return status;
 }
+
+/* Of two words, is it the second? */
+static pq_status read_choice(const char *flag, const char *word, const char *first, const char *second,
+                             bool *out, pq_error *err) {
+    *out = strcmp(word, second) == 0;
+    if (*out || strcmp(word, first) == 0) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_USAGE, "--%s: expected %s or %s, found %s", flag, first, second, word);
+}
+
+pq_status pq_load_engine_options(const pq_cli *cli, const char *otherwise, pq_engine_options *out,
+                                 pq_error *err) {
+    const char *act = pq_cli_text(cli, "act"), *cache = pq_cli_text(cli, "cache");
+    *out = (pq_engine_options){0};
+    PQ_TRY(read_choice("act", act ? act : otherwise, "fp32", "int8", &out->int8, err));
+    out->half_cache = out->int8;
+    return cache ? read_choice("cache", cache, "fp32", "fp16", &out->half_cache, err) : PQ_OK;
+}

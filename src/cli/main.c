@@ -27,6 +27,7 @@ static const pq_command *const commands[] = {
     &pq_cmd_config,
     &pq_cmd_report,
     &pq_cmd_bench_train,
+    &pq_cmd_bench_infer,
     NULL,
 };
 /* clang-format on */

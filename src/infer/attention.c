@@ -1,9 +1,11 @@
-/* Owns causal attention over the key/value cache, one head a task. */
+/* Owns causal attention over the key/value cache: exact by matrix products, one head a task, or as the
+ * integer recipe has it, query by query. */
 #include <math.h>
 
 #include "base/threads.h"
 #include "infer/engine.h"
 #include "kernels/gemm.h"
+#include "kernels/kernels.h"
 
 typedef struct attention {
     const float *q, *keys, *values;
@@ -46,4 +48,35 @@ void pq_cached_attention(const float *q, size_t stride, const float *keys, const
                          size_t n, size_t heads, size_t head_size, float *out, float *scratch) {
     attention a = {q, keys, values, out, scratch, stride, first, n, heads, head_size};
     pq_parallel_for(heads < PQ_ENGINE_LANES ? heads : PQ_ENGINE_LANES, attend_lane, &a);
+}
+
+typedef struct recipe_attention {
+    const float *q;
+    size_t stride;
+    const pq_cache_view *views;
+    bool half;
+    size_t n, heads, head_size;
+    float *out, *scratch;
+    size_t lane_scratch;
+} recipe_attention;
+
+/* Every PQ_ENGINE_LANES-th pair of a query and a head: lanes take turns, since later queries see more. */
+static void recipe_lane(void *context, size_t lane) {
+    const recipe_attention *a = context;
+    const size_t D = a->head_size, bytes = a->half ? sizeof(uint16_t) : sizeof(float);
+    for (size_t i = lane; i < a->n * a->heads; i += PQ_ENGINE_LANES) {
+        const size_t t = i / a->heads, at = i % a->heads * D;
+        const pq_cache_view *view = &a->views[t];
+        pq_kernels_get()->recipe_attention(a->q + t * a->stride + at, (const char *)view->keys + at * bytes,
+                                           (const char *)view->values + at * bytes, a->half, a->heads * D,
+                                           view->count, D, a->out + t * a->heads * D + at,
+                                           a->scratch + lane * a->lane_scratch);
+    }
+}
+
+void pq_recipe_attention(const float *q, size_t stride, const pq_cache_view *views, bool half, size_t n,
+                         size_t heads, size_t head_size, float *out, float *scratch, size_t lane_scratch) {
+    recipe_attention a = {q, stride, views, half, n, heads, head_size, out, scratch, lane_scratch};
+    const size_t items = n * heads;
+    pq_parallel_for(items < PQ_ENGINE_LANES ? items : PQ_ENGINE_LANES, recipe_lane, &a);
 }

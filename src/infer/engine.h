@@ -29,4 +29,15 @@ void pq_packed_matmul(const pq_packed_tensor *weights, const float *bias, const 
 void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
                          size_t n, size_t heads, size_t head_size, float *out, float *scratch);
 
+/* The keys and values that one query sees. */
+typedef struct pq_cache_view {
+    const void *keys, *values; /* [count][heads * head_size] of fp16 or fp32 */
+    size_t count;
+} pq_cache_view;
+
+/* Attention of n queries, each with its own view, as the integer recipe has it. q: rows `stride` apart; out:
+ * [n][heads * head_size]; scratch: [PQ_ENGINE_LANES][lane_scratch], the longest view rounded up to 16. */
+void pq_recipe_attention(const float *q, size_t stride, const pq_cache_view *views, bool half, size_t n,
+                         size_t heads, size_t head_size, float *out, float *scratch, size_t lane_scratch);
+
 #endif
