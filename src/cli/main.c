@@ -16,6 +16,7 @@
 static const pq_command *const commands[] = {
     &pq_cmd_data_fetch,
     &pq_cmd_data_prepare,
+    &pq_cmd_data_train_tokenizer,
     &pq_cmd_import,
     &pq_cmd_train,
     &pq_cmd_sweep,

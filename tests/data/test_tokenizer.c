@@ -156,8 +156,9 @@ START_TEST(errors_name_character_and_offset) {
     assert_refused(pq_tokenizer_create("char", "ab\x80", 3, &other, &err), PQ_ERR_FORMAT, &err, "0x80",
                    "offset 2");
     assert_refused(pq_tokenizer_create("char", "", 0, &other, &err), PQ_ERR_USAGE, &err, "empty", NULL);
-    assert_refused(pq_tokenizer_create("bpe", "a", 1, &other, &err), PQ_ERR_USAGE, &err, "\"bpe\"",
-                   "char and byte");
+    assert_refused(pq_tokenizer_create("wordpiece", "a", 1, &other, &err), PQ_ERR_USAGE, &err,
+                   "\"wordpiece\"", "char, byte and bpe");
+    assert_refused(pq_tokenizer_create("bpe", "a", 1, &other, &err), PQ_ERR_USAGE, &err, "opened", "learned");
     ck_assert_ptr_null(other);
     pq_tokenizer_destroy(tokenizer);
 }

@@ -26,6 +26,7 @@ TABLE = {
 OWNERS = {
     "hdf5.h": ["store"],
     "cblas.h": ["kernels/gemm.c"],
+    "pcre2.h": ["data/tokenizer_split.c"],
     "omp.h": ["base", "kernels"],
 }
 ALIASES = {"model/gpt2_params.def": "model/model.h"}
