@@ -59,6 +59,11 @@ static pq_status cut(pq_dataset *dataset, const uint16_t *tokens, size_t n, pq_e
     return PQ_OK;
 }
 
+/* Whether `name` is a kind of tokenizer that a text gives; else it is a file or a folder. */
+static bool is_kind(const char *name) {
+    return strcmp(name, "char") == 0 || strcmp(name, "byte") == 0;
+}
+
 static pq_status copy_tokenizer(const pq_tokenizer *from, pq_tokenizer **out, pq_error *err) {
     char *json = pq_tokenizer_to_json(from);
     if (!json) return PQ_FAIL(err, PQ_ERR_MEMORY, "the parent's tokenizer could not be copied");
@@ -70,10 +75,19 @@ static pq_status copy_tokenizer(const pq_tokenizer *from, pq_tokenizer **out, pq
 pq_status pq_data_tokenizer(const pq_data_options *options, pq_documents *documents,
                             bool (*go_on)(void *context, const pq_documents *at), void *context,
                             pq_tokenizer **out, pq_error *err) {
-    if (!options->parent)
-        return pq_encoder_tokenizer(options->tokenizer ? options->tokenizer : "char", documents, go_on,
-                                    context, out, err);
-    PQ_TRY(copy_tokenizer(options->parent, out, err)); /* the parent may be destroyed */
+    const char *name = options->tokenizer ? options->tokenizer : "char";
+    if (!options->parent && is_kind(name))
+        return pq_encoder_tokenizer(name, documents, go_on, context, out, err);
+    if (!options->parent && !pq_file_exists(name))
+        return PQ_FAIL(
+            err, PQ_ERR_USAGE,
+            "the tokenizer \"%s\" is not in this build, and no file or folder: expected char, byte, "
+            "or where a tokenizer.json is",
+            name);
+    if (options->parent)
+        PQ_TRY(copy_tokenizer(options->parent, out, err)); /* the parent may be destroyed */
+    else
+        PQ_TRY(pq_tokenizer_open(name, out, err));
     pq_documents_restart(documents, pq_tokenizer_end_of_text(*out) >= 0);
     return PQ_OK;
 }
@@ -140,10 +154,23 @@ static pq_status open_text(const pq_data_options *options, pq_dataset *dataset, 
     return status;
 }
 
+/* Whether the tokenizer that `name` asks for (NULL: any) is `found`. */
+static pq_status agrees(const char *name, const pq_tokenizer *found, bool *same, pq_error *err) {
+    pq_tokenizer *wanted;
+    *same = !name || strcmp(name, pq_tokenizer_kind(found)) == 0;
+    if (*same || is_kind(name)) return PQ_OK;
+    PQ_TRY(pq_tokenizer_open(name, &wanted, err));
+    *same = pq_tokenizer_hash(wanted) == pq_tokenizer_hash(found);
+    pq_tokenizer_destroy(wanted);
+    return PQ_OK;
+}
+
 /* Shards carry their tokenizer; it must be the one that is asked for. */
 static pq_status check_tokenizer(const pq_data_options *options, const pq_tokenizer *found, pq_error *err) {
     const char *kind = pq_tokenizer_kind(found);
-    if (options->tokenizer && strcmp(options->tokenizer, kind) != 0)
+    bool same;
+    PQ_TRY(agrees(options->tokenizer, found, &same, err));
+    if (!same)
         return PQ_FAIL(err, PQ_ERR_USAGE, "%s was prepared with the tokenizer %s; data.tokenizer is %s",
                        options->path, kind, options->tokenizer);
     if (options->parent && pq_tokenizer_hash(options->parent) != pq_tokenizer_hash(found))
@@ -292,8 +319,9 @@ pq_status pq_data_check(const pq_data_options *options, pq_error *err) {
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "data.split should be three shares from 0 to 1, at most 1 together; found %g, %g, %g",
                        s[0], s[1], s[2]);
-    if (options->parent && options->tokenizer &&
-        strcmp(options->tokenizer, pq_tokenizer_kind(options->parent)) != 0)
+    bool same = true;
+    if (options->parent) PQ_TRY(agrees(options->tokenizer, options->parent, &same, err));
+    if (!same)
         return PQ_FAIL(err, PQ_ERR_USAGE, "data.tokenizer is %s; the model it continues has the tokenizer %s",
                        options->tokenizer, pq_tokenizer_kind(options->parent));
     return PQ_OK;

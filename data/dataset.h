@@ -18,8 +18,8 @@ typedef struct pq_data_options {
     const char *path;  /* a source of text (documents.h), a folder of shards, a shard, a .bin file of nanoGPT
                           or  llm.c, or a folder with train.bin and val.bin */
     const char *field; /* of JSONL; NULL = text */
-    const char *tokenizer;      /* char | byte | NULL: the parent's */
-    const pq_tokenizer *parent; /* the parent model's tokenizer or NULL; used when given (a kind that
+    const char *tokenizer;      /* char | byte | what pq_tokenizer_open takes | NULL: the parent's, or char */
+    const pq_tokenizer *parent; /* the parent model's tokenizer or NULL; used when given (a `tokenizer` that
                                    disagrees is an error) */
     double split[3];  /* shares of train, val, test, at most 1 together (split.h). Prepared folders keep the
                          splits they have */

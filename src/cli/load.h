@@ -19,7 +19,7 @@ pq_status pq_load_packed(const char *spec, pq_packed **out, pq_error *err);
 pq_status pq_load_dataset(const pq_model *model, const pq_config *config, const char *path, pq_dataset **out,
                           pq_error *err);
 
-/* A tokenizer by where it is: a tokenizer.json, a folder that holds one (shards), any MODEL, "byte", or else
+/* A tokenizer by where it is: a tokenizer.json, a folder with a tokenizer's files, any MODEL, "byte", or else
  * a text (a file or a name, as data.path) whose characters become one. */
 pq_status pq_load_tokenizer(const char *spec, pq_tokenizer **out, pq_error *err);
 

@@ -68,11 +68,12 @@ size_t pq_first_bad(const float *values, size_t count);
 /* config.json, and the tensors of a Hugging Face folder, with names and head unchecked. */
 pq_status pq_hf_open(const char *folder, pq_gpt2_shape *shape, pq_tensors *tensors, pq_error *err);
 
-/* The key of __metadata__ under which an exported folder carries the tokenizer's JSON text. */
+/* The key of __metadata__ under which an exported folder carries the JSON text of a tokenizer that
+ * other programs do not have. */
 #define PQ_HF_TOKENIZER "potqat_tokenizer"
 
-/* The readers behind pq_foreign_read. */
-pq_status pq_hf_read(const char *folder, pq_model **out, pq_error *err);
+/* The readers behind pq_foreign_read; bare: without the tokenizer. */
+pq_status pq_hf_read(const char *folder, bool bare, pq_model **out, pq_error *err);
 pq_status pq_llmc_read(const char *path, pq_model **out, pq_error *err);
 
 #endif

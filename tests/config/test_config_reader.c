@@ -252,9 +252,6 @@ static const struct refusal {
      "x.yaml:1: quant.refit: learned scales are not fitted again: expected never"},
     {"distill: {weight: 1.5}", NULL, "x.yaml:1: distill.weight: expected a number from 0 to 1, found 1.5"},
     {"distill: {temperature: 0}", NULL, "x.yaml:1: distill.temperature: expected a number above 0"},
-    {"data: {tokenizer: gpt2/tokenizer.json}", NULL,
-     "x.yaml:1: data.tokenizer: gpt2/tokenizer.json is not in this build; allowed here: one of char, byte, "
-     "or null"},
     {"data: {split_by: line}", NULL, "x.yaml:1: data.split_by: expected one of token, document, found line"},
     {"train: {precision: bf16}", NULL,
      "x.yaml:1: train.precision: bf16 is not in this build; allowed here: fp32"},

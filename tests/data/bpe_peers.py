@@ -18,11 +18,13 @@ try:
     import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+    from transformers.utils.logging import disable_progress_bar
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
+disable_progress_bar()
 DATA = pathlib.Path(os.environ.get("POTQAT_DATA", "/nowhere"))
 if not (DATA / "vocab.bpe").exists():
     print("skipped: POTQAT_DATA names no folder with encoder.json and vocab.bpe")
@@ -118,6 +120,45 @@ def gpt2():
     return some
 
 
+def potqat(*words, status=0, says=""):
+    done = subprocess.run([POTQAT, *map(str, words)], capture_output=True)
+    assert done.returncode == status, f"{words}: status {done.returncode}, expected {status}: {done.stderr.decode()}"
+    assert says in done.stderr.decode(), f"{words}: expected '{says}', found {done.stderr.decode()}"
+    return done.stdout
+
+
+def travels(texts):
+    """A model in a Hugging Face folder with the tokenizer's files, through import, packing and export."""
+    folder, checkpoint, packed, out = (SCRATCH / name for name in ("model", "model.h5", "model.safetensors", "out"))
+    GPT2LMHeadModel(GPT2Config(vocab_size=2000, n_positions=32, n_embd=16, n_layer=1, n_head=2, bos_token_id=1999,
+                               eos_token_id=1999)).save_pretrained(folder)
+    potqat("import", folder, "-o", SCRATCH / "none.h5", says="no tokenizer")
+    shutil.copy(SCRATCH / "learned.json", folder / "tokenizer.json")
+    potqat("import", folder, "-o", checkpoint)
+    potqat("quantize", checkpoint, "-o", SCRATCH / "quantized.h5")
+    potqat("export", SCRATCH / "quantized.h5", "-o", packed)
+    said = potqat("generate", packed, "--prompt", "Once upon", "--tokens", "5", "--greedy", "--json")
+    ids = json.loads(said)["tokens"]
+    again = potqat("generate", SCRATCH / "quantized.h5", "--prompt", "Once upon", "--tokens", "5", "--greedy", "--json")
+    assert json.loads(again)["tokens"] == ids and len(ids) == 5
+    potqat("export", packed, "--format", "hf", "-o", out)
+    raw = [text.encode() for text in texts]
+    for loaded in AutoTokenizer.from_pretrained(out), AutoTokenizer.from_pretrained(folder):
+        found = [loaded(text, add_special_tokens=False)["input_ids"] for text in texts]
+        assert_same("AutoTokenizer", texts, ours(out, raw, "documents"), found)
+        assert loaded.eos_token in (None, END)
+    assert AutoTokenizer.from_pretrained(out).eos_token_id == 1999
+    AutoTokenizer.from_pretrained(out).save_pretrained(SCRATCH / "saved")
+    assert ours(SCRATCH / "saved", raw) == ours(out, raw)
+    for name in "tokenizer.json", "tokenizer_config.json":
+        (out / name).unlink()
+    assert ours(out, raw) == ours(SCRATCH / "learned.json", raw)  # from vocab.json and merges.txt
+    (out / "merges.txt").write_text((out / "merges.txt").read_text("utf-8").replace("t h\n", "t \u4e2d\n", 1), "utf-8")
+    potqat("import", out, "-o", SCRATCH / "bad.h5", status=1, says="merges.txt: merge")
+    potqat("import", out, "-o", SCRATCH / "good.h5", "--tokenizer", SCRATCH / "learned.json")
+    assert not (SCRATCH / "bad.h5").exists()
+
+
 def learned(texts):
     source = SCRATCH / "text.txt"
     text = (DATA / "tinystories.txt").read_bytes().decode()[:600_000] if (DATA / "tinystories.txt").exists() else texts[0] * 9
@@ -147,6 +188,7 @@ def learned(texts):
 
 random.seed(11)
 try:
-    learned(gpt2())
+    learned(some := gpt2())
+    travels(some[-500:])
 finally:
     shutil.rmtree(SCRATCH)
