@@ -22,12 +22,13 @@ pq_status pq_foreign_read(const char *path, const pq_foreign_options *options, p
 /* Whether `folder` holds a config.json, as Hugging Face's models do. */
 bool pq_hf_looks_like(const char *folder);
 
-/* What pq_hf_write found. */
-typedef struct pq_hf_summary {
+/* What the writer of another program's format found. */
+typedef struct pq_export_summary {
     size_t bytes;         /* of all tensors */
+    char dtype[8];        /* GGUF: that of most weights of matrices */
     double largest_error; /* absolute, over all weights; 0: all exact */
     char worst[64];       /* the parameter with it */
-} pq_hf_summary;
+} pq_export_summary;
 
 /* Write the weights that count (hard-quantized where quantized) as a folder that transformers'
  * GPT2LMHeadModel reads: config.json and model.safetensors, beside them the tokenizer's files where it is a
@@ -37,6 +38,6 @@ typedef struct pq_hf_summary {
  * opened again and compared before the folder gets its name; overwrite replaces these files in an older
  * folder of a model. */
 pq_status pq_hf_write(const char *folder, bool overwrite, const pq_model *model, const char *dtype,
-                      bool lossy, pq_hf_summary *out, pq_error *err);
+                      bool lossy, pq_export_summary *out, pq_error *err);
 
 #endif

@@ -31,7 +31,7 @@ typedef struct job {
     float *hard, *other;    /* scratch: a parameter's values */
     char *image;            /* scratch: its bytes in the file */
     pq_tokenizer *bpe;      /* the model's where it is a byte-level BPE, else NULL */
-    pq_hf_summary *summary;
+    pq_export_summary *summary;
 } job;
 
 static void job_deinit(job *j) {
@@ -56,11 +56,9 @@ static pq_status take_tokenizer(job *j, pq_error *err) {
 }
 
 static pq_status job_init(job *j, pq_error *err) {
-    pq_gpt2_shape shape = j->model->params.shape;
-    size_t most = 0;
-    shape.bias = true;
+    size_t most;
     PQ_TRY(take_tokenizer(j, err));
-    PQ_TRY(pq_params_init(&shape, &j->params, err));
+    PQ_TRY(pq_origin_with_biases(j->model, &j->params, &most, err));
     const size_t count = j->params.count;
     PQ_TRY(pq_calloc(count, sizeof *j->names, "tensor names", &j->names, err));
     PQ_TRY(pq_calloc(count, sizeof *j->tensors, "tensors", &j->tensors, err));
@@ -74,43 +72,17 @@ static pq_status job_init(job *j, pq_error *err) {
                                         .dtype = p->quantizable || j->lossy ? j->dtype : "F32",
                                         .rank = rows ? 2 : 1,
                                         .shape = {rows ? rows : columns, columns}};
-        if (p->count > most) most = p->count;
     }
     PQ_TRY(pq_calloc(most, sizeof *j->hard, "weights", &j->hard, err));
     PQ_TRY(pq_calloc(most, sizeof *j->other, "weights", &j->other, err));
     return pq_calloc(most, sizeof *j->hard, "weights", &j->image, err);
 }
 
-/* The values that count of parameter `i` of the file: the model's own memory, or j->hard. */
 static const float *values_of(const job *j, size_t i) {
-    const pq_param *p = pq_params_at(&j->model->params, j->params.list[i].id, j->params.list[i].layer);
-    if (!p) { /* a bias that the model does not have */
-        memset(j->hard, 0, j->params.list[i].count * sizeof *j->hard);
-        return j->hard;
-    }
-    const pq_param_quant *q = &j->model->quant[p - j->model->params.list];
-    const float *weights = j->model->weights + p->offset;
-    if (!q->quantized) return weights;
-    pq_matrix_fake_quantize(&q->codebook, weights, p->rows, p->columns, q->group, q->scales, j->hard);
-    return j->hard;
+    return pq_origin_values(j->model, &j->params.list[i], j->hard);
 }
 
 /* ---- model.safetensors ---- */
-
-static pq_status check_error(const job *j, size_t i, pq_error *err) {
-    const char *name = j->params.list[i].name;
-    if (isinf(j->errors[i]))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "%s has a weight beyond the range of %s", name, j->dtype);
-    if (j->errors[i] > 0 && !j->lossy)
-        return PQ_FAIL(err, PQ_ERR_USAGE,
-                       "%s has weights that %s cannot hold (error up to %.3g); --lossy rounds them", name,
-                       j->dtype, j->errors[i]);
-    if (j->errors[i] > j->summary->largest_error) {
-        j->summary->largest_error = j->errors[i];
-        snprintf(j->summary->worst, sizeof j->summary->worst, "%s", name);
-    }
-    return PQ_OK;
-}
 
 static pq_status write_tensor(const job *j, size_t i, pq_file_writer *writer, pq_error *err) {
     const pq_param *p = &j->params.list[i];
@@ -122,7 +94,7 @@ static pq_status write_tensor(const job *j, size_t i, pq_file_writer *writer, pq
     if (!is_transposed(p) && strcmp(j->tensors[i].dtype, "F32") == 0)
         return pq_file_write(writer, values, p->count * sizeof *values, err);
     PQ_TRY(pq_origin_write(j->tensors[i].dtype, is_transposed(p), p, values, j->image, &j->errors[i], err));
-    PQ_TRY(check_error(j, i, err));
+    PQ_TRY(pq_export_note_error(j->summary, p->name, j->dtype, j->errors[i], j->lossy, err));
     return pq_file_write(writer, j->image, j->tensors[i].bytes, err);
 }
 
@@ -299,11 +271,11 @@ static pq_status write_folder(const job *j, const char *temporary, const char *f
 }
 
 pq_status pq_hf_write(const char *folder, bool overwrite, const pq_model *model, const char *dtype,
-                      bool lossy, pq_hf_summary *out, pq_error *err) {
+                      bool lossy, pq_export_summary *out, pq_error *err) {
     job j = {.model = model, .dtype = dtype, .lossy = lossy, .summary = out};
     size_t length = strlen(folder), bytes = length + 32;
     char *temporary;
-    *out = (pq_hf_summary){0};
+    *out = (pq_export_summary){0};
     while (length > 1 && folder[length - 1] == '/') length--;
     if (length == 0) return PQ_FAIL(err, PQ_ERR_USAGE, "the folder's name is empty");
     PQ_TRY(check_target(folder, overwrite, err));

@@ -3,6 +3,7 @@
 #include "formats/origin.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/memory.h"
@@ -150,5 +151,43 @@ pq_status pq_origin_write(const char *dtype, bool transposed, const pq_param *pa
     for (size_t i = 0; i < tiles; i++)
         if (w.error[i] > *largest_error) *largest_error = w.error[i];
     free(w.error);
+    return PQ_OK;
+}
+
+pq_status pq_origin_with_biases(const pq_model *model, pq_params *out, size_t *largest, pq_error *err) {
+    pq_gpt2_shape shape = model->params.shape;
+    shape.bias = true;
+    PQ_TRY(pq_params_init(&shape, out, err));
+    *largest = 0;
+    for (size_t i = 0; i < out->count; i++)
+        if (out->list[i].count > *largest) *largest = out->list[i].count;
+    return PQ_OK;
+}
+
+const float *pq_origin_values(const pq_model *model, const pq_param *param, float *scratch) {
+    const pq_param *p = pq_params_at(&model->params, param->id, param->layer);
+    if (!p) { /* a bias that the model does not have */
+        memset(scratch, 0, param->count * sizeof *scratch);
+        return scratch;
+    }
+    const pq_param_quant *q = &model->quant[p - model->params.list];
+    const float *weights = model->weights + p->offset;
+    if (!q->quantized) return weights;
+    pq_matrix_fake_quantize(&q->codebook, weights, p->rows, p->columns, q->group, q->scales, scratch);
+    return scratch;
+}
+
+pq_status pq_export_note_error(pq_export_summary *summary, const char *name, const char *dtype, double error,
+                               bool lossy, pq_error *err) {
+    if (isinf(error))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "%s has a weight beyond the range of %s", name, dtype);
+    if (error > 0 && !lossy)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "%s has weights that %s cannot hold (error up to %.3g); --lossy rounds them", name,
+                       dtype, error);
+    if (error > summary->largest_error) {
+        summary->largest_error = error;
+        snprintf(summary->worst, sizeof summary->worst, "%s", name);
+    }
     return PQ_OK;
 }

@@ -44,9 +44,27 @@ cmp -s m.safetensors again.safetensors || fail "an export over itself differs"
 expect 2 '' '^potqat: m\.safetensors exists already; --overwrite replaces it$' export m.h5 -o m.safetensors
 expect 2 '' 'its moments would be lost' export m.h5 -o m.h5 --overwrite
 expect 2 '' 'needs -o PATH' export m.h5
-expect 2 '' '^potqat: --format gguf is not in this build; packed and hf are$' export m.h5 --format gguf -o x
-expect 2 '' 'expected packed or hf, found onnx' export m.h5 --format onnx -o x
+expect 2 '' '^potqat: --format c is not in this build; packed, hf and gguf are$' export m.h5 --format c -o x
+expect 2 '' 'expected packed, hf or gguf, found onnx' export m.h5 --format onnx -o x
 expect 1 '' 'could not be created' export m.h5 -o nowhere/x.safetensors
+# every writer: an existing target, the model itself, a full disk
+for format in packed hf gguf; do
+    expect 0 'read back: every weight equal' - export m.h5 --format $format -o target.$format
+    expect 2 '' "^potqat: target\\.$format exists already; --overwrite replaces it\$" export m.h5 --format $format -o target.$format
+    expect 2 '' 'm\.h5' export m.h5 --format $format -o m.h5
+    expect 2 '' 'its moments would be lost|left alone' export m.h5 --format $format -o m.h5 --overwrite
+    (
+        ulimit -f 16
+        trap '' XFSZ
+        expect 1 '' "^potqat: .*full.*$format.*could not be written: File too large$" export m.h5 --format $format -o full.$format
+        exit $failed
+    ) || failed=1
+    [ ! -e full.$format ] || fail "a full disk left full.$format"
+done
+expect 0 'read back: every weight equal' 'GELU is the exact one' export m.h5 --format gguf -o target.gguf --overwrite
+expect 0 '"dtype":"q8_0"' 'carries no tokenizer' export none.h5 --format gguf -o none.gguf --json
+expect 0 'largest error of a weight' - export m.h5 --format gguf --dtype mxfp4 --lossy -o none.gguf --overwrite
+expect 0 - '' inspect m.h5
 expect 1 '' 'm\.none' export m.none -o x.safetensors
 if [ -e x ] || [ -e x.safetensors ]; then fail "a refused export left a file"; fi
 if compgen -G "*tmp-*" >found; then fail "a temporary file was left behind"; fi
