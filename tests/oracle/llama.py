@@ -206,7 +206,8 @@ def same_tokens(model, path):
 
 def same_loss(model, path, bound):
     """Windows of the second half of a text; at least 10,000 tokens."""
-    potqat("eval", model, "--data", "short.txt", "data.split=[0.5, 0.5, 0]", "--windows", "w.csv", "--overwrite")
+    potqat("eval", model, "--data", "short.txt", "data.split=[0.5, 0.5, 0]", f"eval.context={CONTEXT}", "--windows",
+           "w.csv", "--overwrite")
     with open("w.csv") as f:
         expected = [float(r["loss"]) for r in csv.DictReader(line for line in f if not line.startswith("#"))]
     llama = Llama(path)
