@@ -44,15 +44,15 @@ cmp -s m.safetensors again.safetensors || fail "an export over itself differs"
 expect 2 '' '^potqat: m\.safetensors exists already; --overwrite replaces it$' export m.h5 -o m.safetensors
 expect 2 '' 'its moments would be lost' export m.h5 -o m.h5 --overwrite
 expect 2 '' 'needs -o PATH' export m.h5
-expect 2 '' '^potqat: --format c is not in this build; packed, hf and gguf are$' export m.h5 --format c -o x
-expect 2 '' 'expected packed, hf or gguf, found onnx' export m.h5 --format onnx -o x
+expect 2 '' 'expected packed, hf, gguf or c, found onnx' export m.h5 --format onnx -o x
 expect 1 '' 'could not be created' export m.h5 -o nowhere/x.safetensors
 # every writer: an existing target, the model itself, a full disk
-for format in packed hf gguf; do
+for format in packed hf gguf c; do
     expect 0 'read back: every weight equal' - export m.h5 --format $format -o target.$format
     expect 2 '' "^potqat: target\\.$format exists already; --overwrite replaces it\$" export m.h5 --format $format -o target.$format
     expect 2 '' 'm\.h5' export m.h5 --format $format -o m.h5
-    expect 2 '' 'its moments would be lost|left alone' export m.h5 --format $format -o m.h5 --overwrite
+    expect 1 '' 'nowhere.* could not be (created|made)|No such' export m.h5 --format $format -o /dev/null/nowhere.$format
+    expect 2 '' 'its moments would be lost|left alone|ends in .c' export m.h5 --format $format -o m.h5 --overwrite
     (
         ulimit -f 16
         trap '' XFSZ
