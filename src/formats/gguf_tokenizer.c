@@ -84,11 +84,125 @@ static bool read_byte(const json_t *object, vocabulary *v) {
     return true;
 }
 
+/* ---- byte-level BPE: ids of the bytes, then merges, as base64 of numbers of 16 bits ---- */
+
+typedef struct ids {
+    uint16_t *list; /* heap */
+    size_t count;
+} ids;
+
+static int digit_of(char c) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *found = c ? strchr(digits, c) : NULL;
+    return found ? (int)(found - digits) : -1;
+}
+
+/* False where the text under `key` is none of whole numbers; an empty list is fine. */
+static bool read_ids(const json_t *object, const char *key, ids *out) {
+    const json_t *value = json_object_get(object, key);
+    const char *text = json_string_value(value);
+    size_t length = json_string_length(value), bytes = 0;
+    uint32_t bits = 0;
+    *out = (ids){0};
+    if (!text || length % 4 != 0 || !(out->list = malloc(length + 2))) return false;
+    while (length > 0 && text[length - 1] == '=') length--;
+    for (size_t i = 0; i < length; i++) {
+        const int digit = digit_of(text[i]);
+        if (digit < 0) return false;
+        bits = bits << 6 | (uint32_t)digit;
+        if (i % 4 > 0) ((unsigned char *)out->list)[bytes++] = (unsigned char)(bits >> (6 - 2 * (i % 4)));
+    }
+    out->count = bytes / 2;
+    for (size_t i = 0; i < out->count; i++) {
+        const unsigned char *at = (const unsigned char *)&out->list[i];
+        out->list[i] = (uint16_t)(at[0] | at[1] << 8);
+    }
+    return bytes % 2 == 0;
+}
+
+typedef struct piece {
+    char *text; /* heap; NULL: not made yet */
+    size_t bytes;
+} piece;
+
+enum { MOST_IDS = 65536, MOST_BYTES = 4096 }; /* of a tokenizer; of a token */
+
+typedef struct bpe {
+    ids bytes, merges, made;
+    piece *pieces; /* [vocab] */
+    size_t vocab;
+    int64_t end;
+} bpe;
+
+/* The token `id` = the texts of `left` and `right`, which may be empty. */
+static bool make_piece(bpe *b, size_t id, const piece *left, const piece *right) {
+    if (id >= b->vocab || (int64_t)id == b->end || b->pieces[id].text ||
+        left->bytes + right->bytes > MOST_BYTES)
+        return false;
+    char *text = malloc(left->bytes + right->bytes + 1);
+    if (!text) return false;
+    memcpy(text, left->text, left->bytes);
+    memcpy(text + left->bytes, right->text, right->bytes);
+    b->pieces[id] = (piece){text, left->bytes + right->bytes};
+    return true;
+}
+
+/* Where ids of what merges make are not said, they are those that are left over, in order. */
+static bool merge(bpe *b, vocabulary *v) {
+    size_t next = 0;
+    for (size_t i = 0; i < b->merges.count / 2; i++) {
+        const size_t left = b->merges.list[2 * i], right = b->merges.list[2 * i + 1];
+        while (!b->made.list && next < b->vocab && (b->pieces[next].text || (int64_t)next == b->end)) next++;
+        const size_t id = b->made.list ? b->made.list[i] : next;
+        if (left >= b->vocab || right >= b->vocab || !b->pieces[left].text || !b->pieces[right].text ||
+            !make_piece(b, id, &b->pieces[left], &b->pieces[right]))
+            return false;
+        add_merge(v, b->pieces[id].text, b->pieces[left].bytes, b->pieces[right].bytes);
+    }
+    return true;
+}
+
+static bool make_pieces(bpe *b, vocabulary *v) {
+    for (size_t i = 0; i < BYTES; i++)
+        if (!make_piece(b, b->bytes.list[i], &(piece){&(char){(char)i}, 1}, &(piece){"", 0})) return false;
+    if (!merge(b, v)) return false;
+    for (size_t id = 0; id < b->vocab; id++) {
+        if ((int64_t)id == b->end) {
+            fprintf(v->tokens.stream, "<|endoftext|>%c", 0);
+            v->tokens.count++;
+        } else if (b->pieces[id].text) {
+            add_token(v, b->pieces[id].text, b->pieces[id].bytes);
+        } else {
+            return false;
+        }
+    }
+    v->end_of_text = b->end;
+    return true;
+}
+
+static bool read_bpe(const json_t *object, vocabulary *v) {
+    const json_int_t vocab = json_integer_value(json_object_get(object, "vocab"));
+    const json_t *end = json_object_get(object, "end_of_text");
+    bpe b = {.vocab = (size_t)vocab, .end = json_is_integer(end) ? json_integer_value(end) : -1};
+    bool good = read_ids(object, "bytes", &b.bytes) && read_ids(object, "merges", &b.merges) &&
+                (!json_object_get(object, "made") || read_ids(object, "made", &b.made)) && vocab >= BYTES &&
+                vocab <= MOST_IDS && b.end < vocab && b.bytes.count == BYTES && b.merges.count % 2 == 0 &&
+                (!b.made.list || b.made.count == b.merges.count / 2) &&
+                (b.pieces = calloc(b.vocab, sizeof *b.pieces)) != NULL;
+    good = good && make_pieces(&b, v);
+    for (size_t i = 0; b.pieces && i < b.vocab; i++) free(b.pieces[i].text);
+    free(b.pieces);
+    free(b.bytes.list);
+    free(b.merges.list);
+    free(b.made.list);
+    return good;
+}
+
 /* One row a kind of tokenizer. */
 static const struct kind {
     const char *name;
     bool (*read)(const json_t *object, vocabulary *v);
-} kinds[] = {{"char", read_char}, {"byte", read_byte}};
+} kinds[] = {{"char", read_char}, {"byte", read_byte}, {"bpe", read_bpe}};
 
 static pq_status read_tokenizer(const char *json, vocabulary *v, pq_error *err) {
     json_t *object = json_loads(json, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
@@ -102,7 +216,7 @@ static pq_status read_tokenizer(const char *json, vocabulary *v, pq_error *err) 
     pq_status status = good    ? PQ_OK
                        : known ? PQ_FAIL(err, PQ_ERR_FORMAT, "the model's %s tokenizer is damaged", name)
                                : PQ_FAIL(err, PQ_ERR_USAGE,
-                                         "a GGUF file holds tokenizers of the kinds char and byte; the "
+                                         "a GGUF file holds tokenizers of the kinds char, byte and bpe; the "
                                          "model's is %.40s",
                                          name ? name : "damaged");
     json_decref(object);

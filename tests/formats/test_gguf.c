@@ -166,6 +166,109 @@ START_TEST(damage_is_refused_or_harmless) {
 }
 END_TEST
 
+/* ---- the tokenizer ---- */
+
+/* All keys that a tokenizer's JSON text becomes, for `vocab` rows; *bytes = 0 where it is refused. */
+static char *tokenizer_keys(const char *json, size_t vocab, size_t *bytes) {
+    pq_gguf_metadata metadata;
+    *bytes = 0;
+    ck_assert_int_eq(pq_gguf_metadata_init(&metadata, NULL), PQ_OK);
+    char *copy = NULL;
+    if (pq_gguf_add_tokenizer(&metadata, json, vocab, NULL) == PQ_OK) {
+        fflush(metadata.stream);
+        copy = malloc(metadata.size);
+        memcpy(copy, metadata.bytes, metadata.size);
+        *bytes = metadata.size;
+    }
+    pq_gguf_metadata_deinit(&metadata);
+    return copy;
+}
+
+/* Whether an array's texts come one behind the other, as GGUF has them: each its length, then its bytes. */
+static bool has_texts(const char *keys, size_t bytes, const char *const *texts, size_t count) {
+    char wanted[256];
+    size_t length = 0;
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t n = strlen(texts[i]);
+        memcpy(wanted + length, &n, sizeof n);
+        memcpy(wanted + length + sizeof n, texts[i], n);
+        length += sizeof n + n;
+    }
+    return keys && memmem(keys, bytes, wanted, length) != NULL;
+}
+
+static void base64(const uint16_t *values, size_t count, char *out) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < 2 * count; i += 3) {
+        uint32_t three = 0;
+        for (size_t k = 0; k < 3; k++)
+            three = three << 8 | (i + k < 2 * count ? values[(i + k) / 2] >> 8 * ((i + k) % 2) & 255u : 0);
+        for (size_t k = 0; k < 4; k++) *out++ = i + k > 2 * count ? '=' : digits[three >> (18 - 6 * k) & 63];
+    }
+    *out = 0;
+}
+
+/* A BPE whose bytes have the ids 1 .. 256, with the end of text first and three merges behind. */
+static char *bpe_keys(const uint16_t *merges, size_t count, const char *more, size_t vocab, size_t *bytes) {
+    uint16_t ids[256];
+    char first[1024], second[256], json[2048];
+    for (uint16_t i = 0; i < 256; i++) ids[i] = (uint16_t)(i + 1);
+    base64(ids, 256, first);
+    base64(merges, count, second);
+    snprintf(json, sizeof json,
+             "{\"kind\":\"bpe\",\"vocab\":%zu,\"end_of_text\":0,\"bytes\":\"%s\",\"merges\":\"%s\"%s}", vocab,
+             first, second, more);
+    return tokenizer_keys(json, vocab, bytes);
+}
+
+START_TEST(bpe_tokens_are_spelled_as_gpt2_does) {
+    /* "th", "the", " the", by ids of bytes plus 1 */
+    static const uint16_t merges[] = {'t' + 1, 'h' + 1, 257, 'e' + 1, ' ' + 1, 258}, bad[] = {'t' + 1, 258};
+    static const char *const tokens[] = {"th", "the", "\xc4\xa0the"},
+                             *const pairs[] = {"t h", "th e", "\xc4\xa0 the"},
+                             *const ends[] = {"<|endoftext|>", "\xc4\x80",
+                                              "\xc4\x81"},                 /* the bytes 0 and 1 */
+                                 *const high[] = {"\xc5\x82", "\xc2\xa1"}, /* the bytes 160 and 161 */
+                                     *const soft[] = {"\xc2\xac", "\xc5\x83", "\xc2\xae"}; /* 172, 173, 174 */
+    size_t bytes;
+    char *keys = bpe_keys(merges, 6, "", 260, &bytes);
+    ck_assert(has_texts(keys, bytes, tokens, 3));
+    ck_assert(has_texts(keys, bytes, pairs, 3));
+    ck_assert(has_texts(keys, bytes, ends, 3));
+    ck_assert(has_texts(keys, bytes, high, 2));
+    ck_assert(has_texts(keys, bytes, soft, 3));
+    free(keys);
+    keys = bpe_keys(merges, 6, ",\"made\":\"AQECAQMB\"", 260, &bytes); /* 257, 258, 259 */
+    ck_assert(has_texts(keys, bytes, tokens, 3));
+    free(keys);
+    ck_assert_ptr_null(bpe_keys(bad, 2, "", 258, &bytes));                          /* not made yet */
+    ck_assert_ptr_null(bpe_keys(merges, 5, "", 260, &bytes));                       /* no pairs */
+    ck_assert_ptr_null(bpe_keys(merges, 6, "", 261, &bytes));                       /* an id without origin */
+    ck_assert_ptr_null(bpe_keys(merges, 6, "", 259, &bytes));                       /* more than ids */
+    ck_assert_ptr_null(bpe_keys(merges, 6, ",\"made\":\"AQEBAQMB\"", 260, &bytes)); /* one made twice */
+    ck_assert_ptr_null(bpe_keys(merges, 6, ",\"made\":\"AQE?AQMB\"", 260, &bytes));
+    ck_assert_ptr_null(tokenizer_keys("{\"kind\":\"bpe\"}", 260, &bytes));
+    ck_assert_ptr_null(tokenizer_keys("{\"kind\":\"words\"}", 260, &bytes));
+    ck_assert_ptr_null(tokenizer_keys("{", 260, &bytes));
+    ck_assert_ptr_null(tokenizer_keys("{\"kind\":\"byte\"}", 255, &bytes)); /* more tokens than rows */
+}
+END_TEST
+
+START_TEST(characters_of_several_bytes_have_merges) {
+    static const char *const tokens[] = {"a", "\xc3\xa2\xc4\xa4\xc2\xac"}, *const pairs[] = {
+                                                                               "\xc3\xa2 \xc4\xa4",
+                                                                               "\xc3\xa2\xc4\xa4 \xc2\xac"};
+    size_t bytes;
+    char *keys = tokenizer_keys("{\"kind\":\"char\",\"characters\":\"a\\u20ac\"}", 2, &bytes); /* E2 82 AC */
+    ck_assert(has_texts(keys, bytes, tokens, 2));
+    ck_assert(has_texts(keys, bytes, pairs, 2));
+    free(keys);
+    keys = tokenizer_keys("{\"kind\":\"char\",\"characters\":\"ab\"}", 3, &bytes);
+    ck_assert(has_texts(keys, bytes, (const char *const[]){"b", "[UNUSED2]"}, 2));
+    free(keys);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("gguf");
     TCase *tests = tcase_create("gguf");
@@ -175,6 +278,8 @@ int main(void) {
     tcase_add_test(tests, mxfp4_holds_nine_levels);
     tcase_add_test(tests, half_precision_ends_where_it_does);
     tcase_add_test(tests, a_header_comes_back);
+    tcase_add_test(tests, bpe_tokens_are_spelled_as_gpt2_does);
+    tcase_add_test(tests, characters_of_several_bytes_have_merges);
     tcase_add_test(tests, damage_is_refused_or_harmless);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
