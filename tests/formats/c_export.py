@@ -1,11 +1,9 @@
-"""c_export.py POTQAT: models exported as C do what the engine does with int8 activations, bit for bit.
+"""c_export.py POTQAT ENGINE_TOKENS: models exported as C do what the engine does with int8 activations, bit for bit.
 
 Each is compiled as strict C99 with the undefined behaviour and address sanitizers and run: the same greedy tokens, also
-beyond the context, and the same losses of a text's windows. What export says about flash and RAM is what the compiler
-makes; with arm-none-eabi-gcc there is a device's compiler, too. Skips where the engine has no --act, and leaves out the
-losses where there is no numpy.
+beyond the context, and the same bits in every logit of a text. What export says about flash and RAM is what the compiler
+makes; with arm-none-eabi-gcc there is a device's compiler, too.
 """
-import csv
 import ctypes
 import json
 import os
@@ -17,12 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-try:
-    import numpy as np
-except ImportError:
-    np = None
-
-POTQAT = str(pathlib.Path(sys.argv[1]).resolve())
+POTQAT, ENGINE = (str(pathlib.Path(word).resolve()) for word in sys.argv[1:])
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
 CONTEXT, TOKENS = 24, 60
 BASES = {"plain": "", "tanh": "model.gelu=tanh model.bias=true", "narrow": "model.width=32",
@@ -71,42 +64,28 @@ def exaggerate(model, out):
 
 
 def same_tokens(name, prompt):
-    ids = {c: i for i, c in enumerate(sorted(set(TEXT)))}
-    found = run(f"./{name}", TOKENS, *(ids[c] for c in prompt)).split()
-    told = json.loads(potqat("generate", f"{name}.h5", "--act", "int8", "--prompt", prompt, "--tokens", TOKENS,
-                                     "--greedy", "--threads", 1, "--json"))["tokens"]
-    assert [*map(int, found)] == told, f"{name}: the program says {found}, the engine {told}"
+    found = run(f"./{name}", TOKENS, *prompt).split()
+    told = run(ENGINE, f"{name}.safetensors", "logits", TOKENS, *prompt).split()
+    assert found == told, f"{name}: the program says {found}, the engine {told}"
     return len(set(told))
 
 
-def same_losses(name, tokens):
-    """Float64 losses of the program's logits against the engine's, which are told with 9 digits."""
-    if not np:
-        return 0, 0
-    potqat("eval", f"{name}.h5", "--act", "int8", "--threads", 1, "--data", "short.txt", "data.split=[0.5, 0.5, 0]",
-           f"eval.context={CONTEXT}", "--windows", "w.csv", "--overwrite")
-    with open("w.csv") as f:
-        expected = [float(r["loss"]) for r in csv.DictReader(line for line in f if not line.startswith("#"))]
+def same_logits(name, prompt, vocab):
+    """What ENGINE_TOKENS left in `logits` behind each token of the prompt, which fills the context."""
+    expected = pathlib.Path("logits").read_bytes()
+    assert len(expected) == 4 * vocab * CONTEXT
     run("cc", *STRICT, "-O2", "-fPIC", "-shared", f"{name}.c", "-lm", "-o", f"{name}.so")
     library = ctypes.CDLL(os.path.abspath(f"{name}.so"))
-    step, logits = getattr(library, f"{name}_next_token"), getattr(library, f"{name}_logits")
-    step.restype, step.argtypes, logits.restype = ctypes.c_long, [ctypes.c_long], ctypes.POINTER(ctypes.c_float)
-    vocab, worst = len(set(TEXT)), 0
-    for w, loss in enumerate(expected):
-        window = tokens[w * CONTEXT:(w + 1) * CONTEXT + 1]
-        getattr(library, f"{name}_reset")()
-        total = 0
-        for token, target in zip(window[:-1], window[1:]):
-            best = step(token)
-            row = np.ctypeslib.as_array(logits(), (vocab,)).astype("f8")
-            assert best == row.argmax()
-            total += np.log(np.exp(row - row.max()).sum()) + row.max() - row[target]
-        worst = max(worst, abs(total / CONTEXT - loss))
-    assert step(0) == -1 and step(-1) == -1, "a full context is refused"
-    getattr(library, f"{name}_reset")()
-    assert step(vocab) == -1 and step(0) >= 0
-    assert worst < 2e-6, f"{name}: losses of windows differ by {worst:.3g}"
-    return len(expected), worst
+    step, logits, reset = (getattr(library, f"{name}_{what}") for what in ("next_token", "logits", "reset"))
+    step.restype, step.argtypes, logits.restype = ctypes.c_long, [ctypes.c_long], ctypes.c_void_p
+    for again in range(2):
+        for t, token in enumerate(prompt[-CONTEXT:]):
+            assert step(token) >= 0
+            found = ctypes.string_at(logits(), 4 * vocab)
+            assert found == expected[4 * vocab * t:4 * vocab * (t + 1)], f"{name}: other logits at position {t}"
+        assert step(0) == -1, "a full context is refused"
+        reset()
+    assert step(-1) == -1 and step(vocab) == -1 and step(vocab - 1) >= 0
 
 
 def sizes(name, told, compiler, size, *flags):
@@ -136,19 +115,15 @@ def refusals():
 
 
 def main():
-    if "--act" not in potqat("generate", "--help"):
-        print("skipped: potqat generate has no --act int8 to compare with")
-        sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         pathlib.Path("text.txt").write_text(TEXT)
-        pathlib.Path("short.txt").write_text(TEXT[:480])
         pathlib.Path("c.yaml").write_text(
             f"run: {{dir: run, threads: 1}}\ndata: {{path: text.txt}}\nmodel: {{layers: 2, heads: 4, width: 64, "
             f"context: {CONTEXT}}}\ntrain: {{max_iters: 40, batch: 4, context: {CONTEXT}, lr: 5.0e-3, warmup_iters: 10, "
             "dropout: 0}\neval: {every: 40, windows: 4}\n")
         ids = {c: i for i, c in enumerate(sorted(set(TEXT)))}
-        tokens = [ids[c] for c in TEXT[240:480]]
+        tokens = [ids[c] for c in TEXT[:CONTEXT + 30]]
         for base, shape in BASES.items():
             potqat("train", "c.yaml", f"run.dir={base}", *shape.split(), "--quiet")
             os.rename(f"{base}/best.h5", f"{base}_base.h5")
@@ -159,11 +134,13 @@ def main():
             told = json.loads(potqat("export", f"{name}.h5", "--format", "c", "-o", f"{name}.c", "--json"))
             run("cc", *STRICT, "-O1", "-fsanitize=undefined,address", "-fno-sanitize-recover=all", "-DTEST_PROGRAM",
                 f"{name}.c", "-lm", "-o", name)
-            different = [same_tokens(name, prompt) for prompt in (TEXT[:1], TEXT[:CONTEXT - 1], TEXT[:CONTEXT + 30])]
-            windows, worst = same_losses(name, tokens)
+            potqat("export", f"{name}.h5", "-o", f"{name}.safetensors")
+            prompts = tokens[:1], tokens[:CONTEXT - 1], tokens[:CONTEXT + 30]
+            different = [same_tokens(name, prompt) for prompt in prompts]
+            same_logits(name, prompts[-1], len(ids))
             flash, ram = sizes(name, told, "cc", "size", "-O2")
-            print(f"{name}: {len(different) * TOKENS} tokens equal ({different} of them different), {windows} windows "
-                  f"within {worst:.1g}; {flash} bytes of flash, {ram} of RAM")
+            print(f"{name}: {len(different) * TOKENS} tokens equal ({different} different), {CONTEXT} positions' logits; "
+                  f"{flash} bytes of flash, {ram} of RAM")
             if shutil.which("arm-none-eabi-gcc"):
                 sizes(name, told, "arm-none-eabi-gcc", "arm-none-eabi-size", "-Os", "-mcpu=cortex-m4", "-mthumb")
         refusals()
