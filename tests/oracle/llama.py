@@ -191,7 +191,8 @@ def same_tokens(model, path):
     """Greedy, where our choice is theirs or one of two that are as good as equal."""
     llama = Llama(path)
     prompt = TEXT[:1]
-    told = json.loads(potqat("generate", model, "--prompt", prompt, "--tokens", TOKENS, "--greedy", "--json"))["tokens"]
+    told = json.loads(potqat("generate", model, "--prompt", prompt, "--tokens", TOKENS, "--greedy", "--threads", 1,
+                             "--json"))["tokens"]
     logits, close = llama.logits(llama.tokenize(prompt)), 0
     for i, token in enumerate(told):
         best = int(logits[-1].argmax())
