@@ -1,5 +1,6 @@
 /* Owns the evaluation protocol: which tokens windows hold and which predictions count, what is told of their
- * losses. evaluate_run.c runs the models. */
+ * losses. evaluate_run.c runs the models, evaluate_engine.c packed
+ * ones. */
 #include "train/evaluate.h"
 
 #include <math.h>
@@ -60,6 +61,19 @@ pq_scored pq_evaluation_scored(const pq_dataset *dataset, const pq_evaluation_op
     return out;
 }
 
+pq_status pq_evaluation_check(const pq_gpt2_shape *shape, const pq_dataset *dataset,
+                              const pq_evaluation_options *o, pq_error *err) {
+    size_t vocab = pq_tokenizer_vocab(pq_dataset_tokenizer(dataset));
+    if (o->context > (size_t)shape->context)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "eval.context: %zu tokens are more than the model's context of %lld", o->context,
+                       (long long)shape->context);
+    if ((size_t)shape->vocab != vocab)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "the model has %lld tokens, the data's tokenizer %zu",
+                       (long long)shape->vocab, vocab);
+    return pq_dataset_check(dataset, o->split, o->context, err);
+}
+
 size_t pq_evaluation_window_count(const pq_dataset *dataset, const pq_evaluation_options *o) {
     size_t predictions = pq_dataset_tokens(dataset, o->split) - 1, count = predictions / o->context;
     if (o->protocol == PQ_SLIDING) count = 1 + (predictions - o->context + o->stride - 1) / o->stride;
@@ -90,6 +104,13 @@ pq_difference pq_evaluation_mean(const pq_evaluation *e, const double *of_window
     }
     if (e->windows > 1) out.se = sqrt(squares / (n - 1) / n);
     return out;
+}
+
+void pq_evaluation_finish(pq_evaluation *e, const pq_evaluation_options *o, size_t tokens) {
+    e->tokens = tokens;
+    if (o->protocol == PQ_SLIDING) e->first = o->context, e->each = o->stride;
+    pq_difference loss = pq_evaluation_mean(e, e->window_loss);
+    e->loss = loss.mean, e->loss_se = loss.se;
 }
 
 void pq_evaluation_deinit(pq_evaluation *evaluation) {

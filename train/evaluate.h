@@ -4,7 +4,9 @@
 
 #include "config/config.h"
 #include "data/dataset.h"
+#include "formats/packed.h"
 #include "model/gpt2.h"
+#include <potqat/engine.h>
 
 /* A window reads `context` tokens and predicts the successor of each. What counts:
  *   all-tokens  all of them; windows stand side by side
@@ -68,6 +70,10 @@ typedef struct pq_nearness {
 pq_status pq_evaluate_both(const pq_model *model, const pq_model *other, const pq_dataset *dataset,
                            const pq_evaluation_options *options, pq_evaluation *out, pq_evaluation *other_out,
                            pq_nearness *nearness, pq_error *err);
+/* Loss by the inference engine, each window read from an empty cache. */
+pq_status pq_evaluate_engine(const pq_packed *packed, const pq_engine_options *engine,
+                             const pq_dataset *dataset, const pq_evaluation_options *options,
+                             pq_evaluation *out, pq_error *err);
 void pq_evaluation_deinit(pq_evaluation *evaluation);
 
 /* Mean over tokens and standard error of the differences of two evaluations of the same windows (a - b),

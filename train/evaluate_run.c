@@ -174,27 +174,8 @@ static void measure(const pq_dataset *dataset, const pq_evaluation_options *o, m
             tokens += scored.to - scored.from;
         }
     }
-    for (int i = 0; i < 2 && m->runners[i].graph; i++) {
-        pq_evaluation *e = m->runners[i].result;
-        e->tokens = tokens;
-        if (o->protocol == PQ_SLIDING) e->first = o->context, e->each = o->stride;
-        pq_difference loss = pq_evaluation_mean(e, e->window_loss);
-        e->loss = loss.mean, e->loss_se = loss.se;
-    }
-}
-
-static pq_status check(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *o,
-                       pq_error *err) {
-    const pq_gpt2_shape *shape = &model->params.shape;
-    size_t vocab = pq_tokenizer_vocab(pq_dataset_tokenizer(dataset));
-    if (o->context > (size_t)shape->context)
-        return PQ_FAIL(err, PQ_ERR_USAGE,
-                       "eval.context: %zu tokens are more than the model's context of %lld", o->context,
-                       (long long)shape->context);
-    if ((size_t)shape->vocab != vocab)
-        return PQ_FAIL(err, PQ_ERR_USAGE, "the model has %lld tokens, the data's tokenizer %zu",
-                       (long long)shape->vocab, vocab);
-    return pq_dataset_check(dataset, o->split, o->context, err);
+    for (int i = 0; i < 2 && m->runners[i].graph; i++)
+        pq_evaluation_finish(m->runners[i].result, o, tokens);
 }
 
 static pq_status evaluate(const pq_model *const models[2], const pq_dataset *dataset,
@@ -203,7 +184,7 @@ static pq_status evaluate(const pq_model *const models[2], const pq_dataset *dat
     memory m = {.runners = {{.result = results[0]}, {.result = results[1]}}};
     double start = pq_seconds();
     for (int i = 0; i < 2 && models[i]; i++) *results[i] = (pq_evaluation){0};
-    for (int i = 0; i < 2 && models[i]; i++) PQ_TRY(check(models[i], dataset, o, err));
+    for (int i = 0; i < 2 && models[i]; i++) PQ_TRY(pq_evaluation_check(&models[i]->params.shape, dataset, o, err));
     size_t windows = pq_evaluation_window_count(dataset, o);
     pq_gemm_threads host_threads = pq_gemm_threads_take();
     pq_status status = pq_gemm_check(err);

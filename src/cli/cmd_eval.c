@@ -22,6 +22,7 @@ static pq_status load_config(const pq_cli *cli, const pq_model *model, pq_config
 typedef struct subject {
     const char *spec;
     pq_model *model;
+    const char *arithmetic; /* "fp32", or how the engine computed */
     pq_evaluation result;
 } subject;
 
@@ -50,7 +51,7 @@ static void print_json(const subject *s, const subject *other, const findings *f
         "stride", o->stride ? json_integer((json_int_t)o->stride) : json_null(), "tokens",
         (json_int_t)e->tokens, "loss", pq_json_real(e->loss), "loss_se", pq_json_real(e->loss_se),
         "perplexity", pq_json_real(exp(e->loss)), "weight_bytes", (json_int_t)pq_model_weight_bytes(s->model),
-        "tokens_per_s", pq_json_real((double)(e->windows * o->context) / e->seconds), "precision", "fp32");
+        "tokens_per_s", pq_json_real((double)(e->windows * o->context) / e->seconds), "precision", s->arithmetic);
     json_t *text =
         json_pack("{s:I, s:I, s:o, s:o, s:o}", "words", (json_int_t)f->text.words, "bytes",
                   (json_int_t)f->text.bytes, "perplexity_word", pq_json_real(exp(word)), "perplexity_byte",
@@ -72,9 +73,10 @@ static void print_json(const subject *s, const subject *other, const findings *f
     json_decref(line);
 }
 
-static void print_protocol(const pq_evaluation *e, const pq_evaluation_options *o) {
-    printf("  protocol    %s, fp32: %zu windows of %zu tokens ", pq_protocol_name(o->protocol), e->windows,
-           o->context);
+static void print_protocol(const subject *s, const pq_evaluation_options *o) {
+    const pq_evaluation *e = &s->result;
+    printf("  protocol    %s, %s: %zu windows of %zu tokens ", pq_protocol_name(o->protocol), s->arithmetic,
+           e->windows, o->context);
     if (o->protocol == PQ_SLIDING)
         printf("that begin %zu apart, of each after the first the last %zu", o->stride, o->stride);
     else if (o->protocol == PQ_LAST_TOKEN)
@@ -90,7 +92,7 @@ static void print_text(const subject *s, const findings *f) {
     double byte = nats_each(e, f->text.bytes), word = nats_each(e, f->text.words);
     printf("%s\n  data        %s, split %s\n", s->spec, pq_dataset_source(f->dataset),
            pq_split_name(o->split));
-    print_protocol(e, o);
+    print_protocol(s, o);
     printf("  loss        %s nats a token\n", pq_format_loss(e->loss, e->loss_se).text);
     printf("  perplexity  %s a token", pq_format_loss(exp(e->loss), exp(e->loss) * e->loss_se).text);
     if (f->text.words) printf(", %.4g a word", exp(word));
@@ -130,6 +132,26 @@ static pq_status print_all(const pq_cli *cli, const subject *s, const subject *o
                    : PQ_OK;
 }
 
+/* By the trainer's graph, both models at once; with --act the first by the engine that packed models have. */
+static pq_status evaluate(const pq_cli *cli, subject *s, subject *other, findings *f, pq_error *err) {
+    const pq_evaluation_options *o = &f->options;
+    pq_engine_options engine;
+    pq_packed *packed;
+    s->arithmetic = other->arithmetic = "fp32";
+    if (!pq_cli_text(cli, "act") && !pq_cli_text(cli, "cache"))
+        return other->spec ? pq_evaluate_both(s->model, other->model, f->dataset, o, &s->result,
+                                              &other->result, &f->nearness, err)
+                           : pq_evaluate(s->model, f->dataset, o, &s->result, err);
+    f->nearness = (pq_nearness){NAN, NAN, NAN, NAN};
+    PQ_TRY(pq_load_engine_options(cli, "fp32", &engine, err));
+    s->arithmetic = engine.int8 ? "engine int8" : "engine fp32";
+    PQ_TRY(pq_packed_from_model(s->model, &packed, err));
+    pq_status status = pq_evaluate_engine(packed, &engine, f->dataset, o, &s->result, err);
+    pq_packed_close(packed);
+    if (status != PQ_OK || !other->spec) return status;
+    return pq_evaluate(other->model, f->dataset, o, &other->result, err);
+}
+
 static pq_status evaluate_all(const pq_cli *cli, subject *s, subject *other, pq_error *err) {
     pq_config *config = NULL;
     pq_dataset *dataset = NULL;
@@ -143,9 +165,7 @@ static pq_status evaluate_all(const pq_cli *cli, subject *s, subject *other, pq_
     PQ_TRY_TO(status, done, pq_evaluation_options_make(config, context, &f.options, err));
     PQ_TRY_TO(status, done, pq_load_dataset(s->model, config, pq_cli_text(cli, "data"), &dataset, err));
     f.dataset = dataset;
-    status = other->spec ? pq_evaluate_both(s->model, other->model, dataset, &f.options, &s->result,
-                                            &other->result, &f.nearness, err)
-                         : pq_evaluate(s->model, dataset, &f.options, &s->result, err);
+    status = evaluate(cli, s, other, &f, err);
     if (status == PQ_OK) status = print_all(cli, s, other->spec ? other : NULL, &f, err);
 done:
     pq_dataset_close(dataset);
@@ -169,12 +189,15 @@ static const pq_flag flags[] = {
      "evaluate this model too, on the same windows; print the difference, the divergence and the agreement"},
     {"windows", 0, "FILE", "write the loss of each window as CSV"},
     {"overwrite", 0, NULL, "replace FILE"},
+    {"act", 0, "A",
+     "evaluate MODEL by the inference engine, activations fp32 (exact) or int8; default: as training does"},
+    {"cache", 0, "C", "the engine's keys and values: fp16 or fp32; default fp16 with int8, else fp32"},
     {NULL, 0, NULL, NULL},
 };
 
 const pq_command pq_cmd_eval = {
     .verb = "eval",
-    .synopsis = "MODEL [--data P] [eval.*=...] [--against MODEL]",
+    .synopsis = "MODEL [--data P] [eval.*=...] [--against MODEL] [--act fp32|int8]",
     .summary = "loss and perplexity of a model over a split, with standard error",
     .details =
         "MODEL is a run folder (its best.h5), RUN@last, RUN@N, a checkpoint .h5, a packed "
@@ -201,8 +224,13 @@ const pq_command pq_cmd_eval = {
         "code does: such "
         "losses must not be compared with all-token losses.\n"
         "\n"
+        "--act evaluates MODEL by the inference engine instead, as a packed model would be used; a model "
+        "to compare with (--against, MODEL itself too) is still evaluated as training does, and divergence "
+        "and agreement are left out.\n"
+        "\n"
         "EXAMPLES\n"
         "    potqat eval runs/char-qat\n"
+        "    potqat eval model.safetensors --act int8 --against model.safetensors\n"
         "    potqat eval runs/char-qat@last --against runs/char-fp32 eval.split=test\n"
         "    potqat eval gpt2.h5 --data text.txt eval.protocol=sliding eval.stride=512\n"
         "    potqat eval model.safetensors --data other.txt --json\n",

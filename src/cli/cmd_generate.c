@@ -135,10 +135,12 @@ static pq_status generate(const pq_cli *cli, const pq_packed *packed, const pq_t
     uint16_t *prompt = NULL;
     output out = {.tokenizer = tokenizer, .stream = !pq_cli_json(cli)};
     pq_status status;
+    pq_engine_options options;
     PQ_TRY(read_sampling(cli, &sampling, &tokens, err));
+    PQ_TRY(pq_load_engine_options(cli, "fp32", &options, err));
     PQ_TRY(read_prompt(cli, tokenizer, &text, &bytes, &prompt, &count, err));
     PQ_TRY_TO(status, done, pq_calloc((size_t)tokens, sizeof *out.tokens, "tokens", &out.tokens, err));
-    PQ_TRY_TO(status, done, pq_engine_create(packed, 0, &engine, err));
+    PQ_TRY_TO(status, done, pq_engine_create_with(packed, &options, &engine, err));
     if ((int64_t)count > context)
         pq_log(PQ_LOG_WARNING, "the prompt has %zu tokens, the context %lld: its end is read", count,
                (long long)context);
@@ -282,6 +284,9 @@ static const char details[] =
     "the most likely token each time (of equals the lowest id). --top-k keeps the K most likely "
     "tokens, --top-p then the fewest of those whose share of the probability reaches P.\n"
     "\n"
+    "--act int8 is the fast way: inputs of quantized matrices become whole numbers, token by token, and the "
+    "text is the same on every CPU; fp32 is what training evaluates.\n"
+    "\n"
     "With --json one object is printed at the end: model, prompt, text, tokens (ids) and the "
     "sampling; prompt and text are left out where they are not UTF-8.\n"
     "\n"
@@ -324,13 +329,14 @@ static const pq_flag flags[] = {
     {.name = "prompts", .value = "N", .help = "how many prompts (100)"},
     {.name = "prompt-tokens", .value = "N", .help = "tokens of each (64)"},
     {.name = "draws", .value = "N", .help = "continuations of each prompt by each model (1)"},
+    PQ_ENGINE_FLAGS("fp32"),
     {0},
 };
 
 const pq_command pq_cmd_generate = {
     .verb = "generate",
     .synopsis = "MODEL [--prompt TEXT|-] [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S] "
-                "[--greedy] [--pairs BASE -o FOLDER]",
+                "[--greedy] [--act fp32|int8] [--pairs BASE -o FOLDER]",
     .summary = "continue a text",
     .details = details,
     .flags = flags,

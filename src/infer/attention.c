@@ -1,5 +1,5 @@
 /* Owns causal attention over the key/value cache: exact by matrix products, one head a task, or as the
- * integer recipe has it, query by query. */
+ * integer recipe has it, a few queries together. */
 #include <math.h>
 
 #include "base/threads.h"
@@ -60,17 +60,17 @@ typedef struct recipe_attention {
     size_t lane_scratch;
 } recipe_attention;
 
-/* Every PQ_ENGINE_LANES-th pair of a query and a head: lanes take turns, since later queries see more. */
+/* Every PQ_ENGINE_LANES-th pair of a view and a head: lanes take turns, since later queries see more. */
 static void recipe_lane(void *context, size_t lane) {
     const recipe_attention *a = context;
     const size_t D = a->head_size, bytes = a->half ? sizeof(uint16_t) : sizeof(float);
     for (size_t i = lane; i < a->n * a->heads; i += PQ_ENGINE_LANES) {
-        const size_t t = i / a->heads, at = i % a->heads * D;
-        const pq_cache_view *view = &a->views[t];
-        pq_kernels_get()->recipe_attention(a->q + t * a->stride + at, (const char *)view->keys + at * bytes,
-                                           (const char *)view->values + at * bytes, a->half, a->heads * D,
-                                           view->count, D, a->out + t * a->heads * D + at,
-                                           a->scratch + lane * a->lane_scratch);
+        const size_t at = i % a->heads * D, width = a->heads * D;
+        const pq_cache_view *view = &a->views[i / a->heads];
+        pq_kernels_get()->recipe_attention(
+            a->q + view->first * a->stride + at, a->stride, view->queries,
+            (const char *)view->keys + at * bytes, (const char *)view->values + at * bytes, a->half, width,
+            view->count, D, a->out + view->first * width + at, width, a->scratch + lane * a->lane_scratch);
     }
 }
 

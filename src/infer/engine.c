@@ -79,7 +79,8 @@ static void find_parameters(pq_engine *e) {
 
 /* Scores that a lane of attention holds. */
 static size_t lane_scores(const pq_engine *e) {
-    return e->int8 || e->half ? pq_round_up(e->context, 16) : PQ_ENGINE_BATCH * e->context;
+    return e->int8 || e->half ? pq_recipe_scores(e->context, PQ_RECIPE_QUERIES)
+                              : PQ_ENGINE_BATCH * e->context;
 }
 
 static size_t cache_bytes(const pq_engine *e) {
@@ -293,6 +294,22 @@ static void attend_exactly(pq_engine *e, size_t layer, size_t n) {
     }
 }
 
+/* The batch's tokens as views: those of one sequence follow each other, a few of them make one view. */
+static size_t make_views(pq_engine *e, size_t layer, size_t n) {
+    size_t views = 0;
+    for (size_t t = 0, count; t < n; t += count) {
+        const place *p = &e->places[t];
+        for (count = 1; count < PQ_RECIPE_QUERIES && t + count < n && p[count].sequence == p->sequence;)
+            count++;
+        e->views[views++] = (pq_cache_view){.keys = cached(e, e->keys, p->sequence, layer, 0),
+                                            .values = cached(e, e->values, p->sequence, layer, 0),
+                                            .first = t,
+                                            .queries = count,
+                                            .count = p->position + 1};
+    }
+    return views;
+}
+
 static void attend(pq_engine *e, size_t layer, size_t n) {
     const size_t C = e->width;
     for (size_t t = 0; t < n; t++) {
@@ -300,12 +317,10 @@ static void attend(pq_engine *e, size_t layer, size_t n) {
         const float *qkv = e->wide + t * 3 * C;
         keep(e, qkv + C, cached(e, e->keys, p->sequence, layer, p->position));
         keep(e, qkv + 2 * C, cached(e, e->values, p->sequence, layer, p->position));
-        e->views[t] = (pq_cache_view){cached(e, e->keys, p->sequence, layer, 0),
-                                      cached(e, e->values, p->sequence, layer, 0), p->position + 1};
     }
     if (e->int8 || e->half)
-        pq_recipe_attention(e->wide, 3 * C, e->views, e->half, n, e->heads, C / e->heads, e->attended,
-                            e->scores, lane_scores(e));
+        pq_recipe_attention(e->wide, 3 * C, e->views, e->half, make_views(e, layer, n), e->heads,
+                            C / e->heads, e->attended, e->scores, lane_scores(e));
     else
         attend_exactly(e, layer, n);
 }

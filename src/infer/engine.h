@@ -29,14 +29,14 @@ void pq_packed_matmul(const pq_packed_tensor *weights, const float *bias, const 
 void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
                          size_t n, size_t heads, size_t head_size, float *out, float *scratch);
 
-/* The keys and values that one query sees. */
+/* Consecutive queries of one sequence, `queries` from number `first` of the batch on. */
 typedef struct pq_cache_view {
-    const void *keys, *values; /* [count][heads * head_size] of fp16 or fp32 */
-    size_t count;
+    const void *keys, *values;    /* rows of heads * head_size numbers of fp16 or fp32 */
+    size_t first, queries, count; /* count: keys that the first query sees; each next sees one more */
 } pq_cache_view;
 
-/* Attention of n queries, each with its own view, as the integer recipe has it. q: rows `stride` apart; out:
- * [n][heads * head_size]; scratch: [PQ_ENGINE_LANES][lane_scratch], the longest view rounded up to 16. */
+/* Attention as the integer recipe has it, for n views. q: rows `stride` apart; out: rows of heads *
+ * head_size; scratch: [PQ_ENGINE_LANES][lane_scratch], the most that pq_recipe_scores gives for a view. */
 void pq_recipe_attention(const float *q, size_t stride, const pq_cache_view *views, bool half, size_t n,
                          size_t heads, size_t head_size, float *out, float *scratch, size_t lane_scratch);
 

@@ -80,6 +80,12 @@ typedef struct pq_int8_row {
 /* Floats of scratch that attention needs a thread. */
 size_t pq_attention_scratch(size_t T, size_t head_size);
 
+/* The same for recipe_attention, which takes up to PQ_RECIPE_QUERIES at a time. */
+enum { PQ_RECIPE_QUERIES = 4 };
+static inline size_t pq_recipe_scores(size_t n, size_t queries) {
+    return PQ_RECIPE_QUERIES * ((n + queries + 15) / 16 * 16);
+}
+
 typedef struct pq_kernels {
     const char *name; /* ref, avx2, avx-vnni, avx512, avx512-vnni */
 #define PQ_KERNEL(name, x86, arguments) void(*name) arguments;

@@ -96,7 +96,7 @@ static void block(const plain *p, int layer, size_t t, float *x, void *keys, voi
     const pq_gpt2_shape *shape = &p->packed->params.shape;
     const size_t C = p->C, H = (size_t)shape->heads, D = C / H, bytes = p->half ? 2 : 4;
     float *norm = room(C), *wide = room(4 * C), *attended = room(C), *change = room(C);
-    float *scores = room(pq_round_up(p->count, 16));
+    float *scores = room(pq_recipe_scores(p->count, 1));
     pq_recipe_norm_ref(x, dense_of(p, PQ_PARAM_LN_1_WEIGHT, layer), dense_of(p, PQ_PARAM_LN_1_BIAS, layer),
                        norm, 1, C);
     product(p, PQ_PARAM_C_ATTN_WEIGHT, PQ_PARAM_C_ATTN_BIAS, layer, norm, true, wide);
@@ -109,8 +109,9 @@ static void block(const plain *p, int layer, size_t t, float *x, void *keys, voi
             memcpy(to, from, C * sizeof *from);
     }
     for (size_t h = 0; h < H; h++)
-        pq_recipe_attention_ref(wide + h * D, (char *)keys + h * D * bytes, (char *)values + h * D * bytes,
-                                p->half, C, t + 1, D, attended + h * D, scores);
+        pq_recipe_attention_ref(wide + h * D, 0, 1, (char *)keys + h * D * bytes,
+                                (char *)values + h * D * bytes, p->half, C, t + 1, D, attended + h * D, 0,
+                                scores);
     product(p, PQ_PARAM_ATTN_C_PROJ_WEIGHT, PQ_PARAM_ATTN_C_PROJ_BIAS, layer, attended, false, change);
     for (size_t i = 0; i < C; i++) x[i] += change[i];
     pq_recipe_norm_ref(x, dense_of(p, PQ_PARAM_LN_2_WEIGHT, layer), dense_of(p, PQ_PARAM_LN_2_BIAS, layer),

@@ -167,31 +167,40 @@ END_TEST
 START_TEST(attention) {
     const pq_kernels *k = pq_kernels_of(sets[_i]), *ref = pq_kernels_of("ref");
     if (!k) return;
-    const size_t heads[] = {1, 8, 16, 17, 32, 48, 64, 80, 96}, lengths[] = {1, 2, 15, 16, 17, 33, 70};
-    for (size_t h = 0; h < 9; h++)
+    const size_t heads[] = {1, 8, 16, 17, 32, 48, 64, 80, 96, 144}, lengths[] = {1, 2, 15, 16, 17, 33, 70};
+    for (size_t h = 0; h < 10; h++)
         for (size_t l = 0; l < 7; l++)
             for (int half = 0; half < 2; half++) {
-                const size_t D = heads[h], n = lengths[l], stride = D + 3, count = (n - 1) * stride + D;
-                float *q = malloc(D * 4), *keys = malloc(count * 4), *values = malloc(count * 4);
-                float a[96], b[96], scores[2][80];
+                const size_t D = heads[h], n = lengths[l], stride = D + 3, queries = 1 + (h + l) % 6;
+                const size_t length = n + queries - 1, count = (length - 1) * stride + D, q_stride = D + 5;
+                float *q = malloc(queries * q_stride * 4), *keys = malloc(count * 4),
+                      *values = malloc(count * 4);
+                static float a[6 * 150], b[6 * 150], scores[2][PQ_RECIPE_QUERIES * 96];
                 uint16_t *k16 = malloc(count * 2), *v16 = malloc(count * 2);
-                fill(q, D, D, 1), fill(keys, count, n, 1), fill(values, count, n + 1, 1);
+                fill(q, queries * q_stride, D, 1), fill(keys, count, n, 1), fill(values, count, n + 1, 1);
                 ref->to_half(keys, k16, count), ref->to_half(values, v16, count);
                 const void *from[] = {half ? (void *)k16 : keys, half ? (void *)v16 : values};
-                ref->recipe_attention(q, from[0], from[1], half, stride, n, D, b, scores[0]);
-                k->recipe_attention(q, from[0], from[1], half, stride, n, D, a, scores[1]);
-                ck_assert_msg(same(a, b, D), "%s: heads of %zu, %zu keys", k->name, D, n);
-                double weight[80], total = 0, exact[96] = {0};
-                for (size_t j = 0; j < n; j++) {
-                    double dot = 0;
-                    for (size_t c = 0; c < D; c++) dot += (double)q[c] * (double)keys[j * stride + c];
-                    total += weight[j] = exp(dot / sqrt((double)D));
-                }
-                for (size_t j = 0; j < n; j++)
+                for (size_t i = 0; i < 6 * 150; i++) a[i] = b[i] = 99;
+                ref->recipe_attention(q, q_stride, queries, from[0], from[1], half, stride, n, D, b, D + 1,
+                                      scores[0]);
+                k->recipe_attention(q, q_stride, queries, from[0], from[1], half, stride, n, D, a, D + 1,
+                                    scores[1]);
+                ck_assert_msg(same(a, b, 6 * 150), "%s: heads of %zu, %zu keys, %zu queries", k->name, D, n,
+                              queries);
+                for (size_t i = 0; i < queries; i++) {
+                    double weight[80], total = 0, exact[144] = {0};
+                    for (size_t j = 0; j < n + i; j++) {
+                        double dot = 0;
+                        for (size_t c = 0; c < D; c++)
+                            dot += (double)q[i * q_stride + c] * (double)keys[j * stride + c];
+                        total += weight[j] = exp(dot / sqrt((double)D));
+                    }
+                    for (size_t j = 0; j < n + i; j++)
+                        for (size_t c = 0; c < D; c++)
+                            exact[c] += weight[j] / total * (double)values[j * stride + c];
                     for (size_t c = 0; c < D; c++)
-                        exact[c] += weight[j] / total * (double)values[j * stride + c];
-                for (size_t c = 0; c < D; c++)
-                    ck_assert_double_le(fabs(exact[c] - (double)b[c]), half ? 1e-2 : 1e-5);
+                        ck_assert_double_le(fabs(exact[c] - (double)b[i * (D + 1) + c]), half ? 1e-2 : 1e-5);
+                }
                 free(q), free(keys), free(values), free(k16), free(v16);
             }
 }

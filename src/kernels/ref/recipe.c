@@ -133,8 +133,8 @@ static float element(const void *array, bool half, size_t i) {
     return half ? from_half(((const uint16_t *)array)[i]) : ((const float *)array)[i];
 }
 
-void pq_recipe_attention_ref(const float *q, const void *keys, const void *values, bool half, size_t stride,
-                             size_t n, size_t head_size, float *out, float *scores) {
+static void attend(const float *q, const void *keys, const void *values, bool half, size_t stride, size_t n,
+                   size_t head_size, float *out, float *scores) {
     const float factor = 1.0f / sqrtf((float)head_size);
     float largest = 0, sum[LANES] = {0};
     for (size_t j = 0; j < n; j++) {
@@ -153,4 +153,11 @@ void pq_recipe_attention_ref(const float *q, const void *keys, const void *value
         for (size_t j = 0; j < n; j++) total += scores[j] * element(values, half, j * stride + c);
         out[c] = total * share;
     }
+}
+
+void pq_recipe_attention_ref(const float *q, size_t q_stride, size_t queries, const void *keys,
+                             const void *values, bool half, size_t stride, size_t n, size_t head_size,
+                             float *out, size_t out_stride, float *scores) {
+    for (size_t i = 0; i < queries; i++)
+        attend(q + i * q_stride, keys, values, half, stride, n + i, head_size, out + i * out_stride, scores);
 }

@@ -7,7 +7,10 @@
 
 #include "kernels/x86/x86.h"
 
-enum { BLOCK = 128 };
+enum {
+    BLOCK = 128,
+    AHEAD = 16384 /* bytes of codes that are fetched before they are needed; rows follow each other */
+};
 
 #ifdef __AVX512F__
 typedef __m512i vb;
@@ -171,7 +174,9 @@ ALWAYS_INLINE void tile(const int bits, const table *tab, const job *j, size_t r
             for (int n = 0; n < tokens; n++) in[n] = B_LOAD(x[n] + from);
 #pragma GCC unroll 8
             for (int k = 0; k < rows; k++) {
-                vb w = bytes_of(bits, tab, codes_of(bits, at + (size_t)k * j->row_bytes, v));
+                const uint8_t *block = at + (size_t)k * j->row_bytes;
+                if (v == 0) _mm_prefetch((const char *)block + AHEAD, _MM_HINT_T0);
+                vb w = bytes_of(bits, tab, codes_of(bits, block, v));
 #pragma GCC unroll 4
                 for (int n = 0; n < tokens; n++) sum[k * tokens + n] = dot(sum[k * tokens + n], in[n], w);
             }

@@ -276,10 +276,156 @@ ALWAYS_INLINE void attend(const float *q, const void *keys, const void *values, 
         blend(scores, values, half, stride, n, c, left_at(head_size, c), 1, share, out);
 }
 
-void PQ_ISA_NAME(recipe_attention)(const float *q, const void *keys, const void *values, bool half,
-                                   size_t stride, size_t n, size_t head_size, float *out, float *scores) {
-    if (half)
-        attend(q, keys, values, true, stride, n, head_size, out, scores);
-    else
-        attend(q, keys, values, false, stride, n, head_size, out, scores);
+#ifdef __AVX512F__
+enum { KEYS = 16, QUERIES = PQ_RECIPE_QUERIES, MOST_HEAD = 128 };
+
+/* The folded sums of sixteen vectors, in order: each step of the tree for two vectors at once. */
+ALWAYS_INLINE vf fold_sixteen(vf *s) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) /* lane l + 8 to l */
+        s[i] = v_add(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x44),
+                     _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xEE));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) /* l + 4 */
+        s[i] = v_add(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x88),
+                     _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xDD));
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) { /* l + 2 */
+        __m512d a = _mm512_castps_pd(s[2 * i]), b = _mm512_castps_pd(s[2 * i + 1]);
+        s[i] = v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    vf all = v_add(_mm512_shuffle_ps(s[0], s[1], 0x88), _mm512_shuffle_ps(s[0], s[1], 0xDD)); /* l + 1 */
+    return _mm512_permutexvar_ps(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), all);
+}
+
+/* `rows` (at most KEYS) keys or values as fp32, zeros behind them. */
+static void widen(const void *array, bool half, size_t stride, size_t rows, size_t head_size, float *out) {
+    for (size_t r = 0; r < KEYS; r++)
+        for (size_t c = 0; c < head_size; c += VL)
+            v_store(out + r * head_size + c, r >= rows ? v_zero()
+                                             : half    ? element(array, true, r * stride + c, VL)
+                                                       : element(array, false, r * stride + c, VL));
+}
+
+static const void *row_of(const void *array, bool half, size_t at) {
+    return half ? (const void *)((const uint16_t *)array + at) : (const void *)((const float *)array + at);
+}
+
+/* scores[i][0 .. rounded up to KEYS) of some queries against `length` keys. */
+static void score(const float *q, size_t q_stride, size_t queries, const void *keys, bool half, size_t stride,
+                  size_t length, size_t head_size, float *scores, size_t scores_stride) {
+    const vf factor = v_set(1.0f / sqrtf((float)head_size));
+    float wide[KEYS * MOST_HEAD];
+    for (size_t j = 0; j < length; j += KEYS) {
+        widen(row_of(keys, half, j * stride), half, stride, length - j < KEYS ? length - j : KEYS, head_size,
+              wide);
+        for (size_t i = 0; i < queries; i++) {
+            vf sum[KEYS];
+#pragma GCC unroll 16
+            for (int k = 0; k < KEYS; k++) sum[k] = v_zero();
+            for (size_t c = 0; c < head_size; c += VL) {
+                vf a = v_load(q + i * q_stride + c);
+#pragma GCC unroll 16
+                for (int k = 0; k < KEYS; k++)
+                    sum[k] = v_add(sum[k], v_mul(a, v_load(wide + (size_t)k * head_size + c)));
+            }
+            v_store(scores + i * scores_stride + j, v_mul(fold_sixteen(sum), factor));
+        }
+    }
+}
+
+/* totals[i][c] += sum over the rows of scores[i][row] wide[row][c], rows rising; vectors of columns from c
+ * on. */
+ALWAYS_INLINE void gather(const float *scores, size_t scores_stride, const float *wide, size_t rows,
+                          size_t head_size, size_t c, const size_t queries, const size_t vectors,
+                          float (*totals)[MOST_HEAD]) {
+    vf total[QUERIES][4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < queries; i++)
+#pragma GCC unroll 4
+        for (size_t k = 0; k < vectors; k++) total[i][k] = v_load(totals[i] + c + k * VL);
+    for (size_t r = 0; r < rows; r++) {
+        vf v[4];
+#pragma GCC unroll 4
+        for (size_t k = 0; k < vectors; k++) v[k] = v_load(wide + r * head_size + c + k * VL);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < queries; i++) {
+            vf p = v_set(scores[i * scores_stride + r]);
+#pragma GCC unroll 4
+            for (size_t k = 0; k < vectors; k++) total[i][k] = v_add(total[i][k], v_mul(p, v[k]));
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t i = 0; i < queries; i++)
+#pragma GCC unroll 4
+        for (size_t k = 0; k < vectors; k++) v_store(totals[i] + c + k * VL, total[i][k]);
+}
+
+static void gather_all(const float *scores, size_t scores_stride, const float *wide, size_t rows,
+                       size_t head_size, size_t queries, float (*totals)[MOST_HEAD]) {
+    size_t c = 0;
+    for (; c + 4 * VL <= head_size; c += 4 * VL) {
+        if (queries == QUERIES)
+            gather(scores, scores_stride, wide, rows, head_size, c, QUERIES, 4, totals);
+        else
+            for (size_t i = 0; i < queries; i++)
+                gather(scores + i * scores_stride, 0, wide, rows, head_size, c, 1, 4, totals + i);
+    }
+    for (; c < head_size; c += VL)
+        for (size_t i = 0; i < queries; i++)
+            gather(scores + i * scores_stride, 0, wide, rows, head_size, c, 1, 1, totals + i);
+}
+
+static float largest_of(const float *scores, size_t n) {
+    float largest = scores[0];
+    for (size_t j = 1; j < n; j++) largest = scores[j] > largest ? scores[j] : largest;
+    return largest;
+}
+
+/* Up to QUERIES queries together. A query's own last keys, which those before it do not see, come in turn. */
+static void attend_together(const float *q, size_t q_stride, size_t queries, const void *keys,
+                            const void *values, bool half, size_t stride, size_t n, size_t head_size,
+                            float *out, size_t out_stride, float *scores) {
+    const size_t length = n + queries - 1, padded = (length + KEYS - 1) / KEYS * KEYS;
+    float wide[KEYS * MOST_HEAD], totals[QUERIES][MOST_HEAD] = {0}, share[QUERIES];
+    score(q, q_stride, queries, keys, half, stride, length, head_size, scores, padded);
+    for (size_t i = 0; i < queries; i++) {
+        float *row = scores + i * padded;
+        share[i] = 1.0f / exponentials(row, n + i, largest_of(row, n + i));
+    }
+    for (size_t j = 0; j < length; j += KEYS) {
+        const size_t rows = length - j < KEYS ? length - j : KEYS, common = n > j ? n - j : 0;
+        const size_t shared = common < rows ? common : rows;
+        widen(row_of(values, half, j * stride), half, stride, rows, head_size, wide);
+        gather_all(scores + j, padded, wide, shared, head_size, queries, totals);
+        for (size_t r = shared; r < rows; r++)
+            for (size_t i = 0; i < queries; i++)
+                if (j + r < n + i)
+                    gather_all(scores + i * padded + j + r, padded, wide + r * head_size, 1, head_size, 1,
+                               totals + i);
+    }
+    for (size_t i = 0; i < queries; i++)
+        for (size_t c = 0; c < head_size; c += VL)
+            v_store(out + i * out_stride + c, v_mul(v_load(totals[i] + c), v_set(share[i])));
+}
+#endif
+
+void PQ_ISA_NAME(recipe_attention)(const float *q, size_t q_stride, size_t queries, const void *keys,
+                                   const void *values, bool half, size_t stride, size_t n, size_t head_size,
+                                   float *out, size_t out_stride, float *scores) {
+#ifdef __AVX512F__
+    if (head_size % VL == 0 && head_size <= MOST_HEAD) {
+        for (size_t i = 0; i < queries; i += QUERIES)
+            attend_together(q + i * q_stride, q_stride, queries - i < QUERIES ? queries - i : QUERIES, keys,
+                            values, half, stride, n + i, head_size, out + i * out_stride, out_stride, scores);
+        return;
+    }
+#endif
+    for (size_t i = 0; i < queries; i++)
+        if (half)
+            attend(q + i * q_stride, keys, values, true, stride, n + i, head_size, out + i * out_stride,
+                   scores);
+        else
+            attend(q + i * q_stride, keys, values, false, stride, n + i, head_size, out + i * out_stride,
+                   scores);
 }
