@@ -202,16 +202,23 @@ size_t pq_engine_vocab(const pq_engine *engine) {
     return engine->vocab;
 }
 
-static void add_to_stream(pq_engine *e, const float *change, size_t n) {
-    pq_kernels_get()->add(e->x, change, e->x, n * e->width);
-}
-
 /* A kernel over the tokens of a batch, one a task. */
 typedef struct per_token {
     const pq_engine *engine;
     const float *x, *gain, *bias;
     float *out;
 } per_token;
+
+static void add_token(void *context, size_t t) {
+    const per_token *p = context;
+    const size_t C = p->engine->width;
+    pq_kernels_get()->add(p->out + t * C, p->x + t * C, p->out + t * C, C);
+}
+
+static void add_to_stream(pq_engine *e, const float *change, size_t n) {
+    per_token p = {.engine = e, .x = change, .out = e->x};
+    pq_parallel_for(n, add_token, &p);
+}
 
 static void normalize_token(void *context, size_t t) {
     const per_token *p = context;
@@ -245,11 +252,21 @@ static void activate(pq_engine *e, float *x, size_t n) {
                                                                                          n * 4 * e->width);
 }
 
+typedef struct embedding {
+    pq_engine *engine;
+    const uint16_t *tokens;
+} embedding;
+
+static void embed_token(void *context, size_t t) {
+    const embedding *m = context;
+    pq_engine *e = m->engine;
+    pq_packed_decode_rows(e->wte, m->tokens[t], 1, e->x + t * e->width);
+    pq_packed_decode_rows(e->wpe, e->places[t].position, 1, e->norm + t * e->width);
+}
+
 static void embed(pq_engine *e, const uint16_t *tokens, size_t n) {
-    for (size_t t = 0; t < n; t++) {
-        pq_packed_decode_rows(e->wte, tokens[t], 1, e->x + t * e->width);
-        pq_packed_decode_rows(e->wpe, e->places[t].position, 1, e->norm + t * e->width);
-    }
+    embedding m = {e, tokens};
+    pq_parallel_for(n, embed_token, &m);
     add_to_stream(e, e->norm, n);
 }
 
@@ -279,6 +296,21 @@ static void keep(const pq_engine *e, const float *x, char *to) {
         pq_kernels_get()->to_half(x, (uint16_t *)to, e->width);
     else
         memcpy(to, x, e->width * sizeof *x);
+}
+
+typedef struct keeping {
+    pq_engine *engine;
+    size_t layer;
+} keeping;
+
+/* Keys and values of one token from q|k|v into the cache. */
+static void keep_token(void *context, size_t t) {
+    const keeping *k = context;
+    const pq_engine *e = k->engine;
+    const place *p = &e->places[t];
+    const float *qkv = e->wide + t * 3 * e->width;
+    keep(e, qkv + e->width, cached(e, e->keys, p->sequence, k->layer, p->position));
+    keep(e, qkv + 2 * e->width, cached(e, e->values, p->sequence, k->layer, p->position));
 }
 
 /* The exact attention reads consecutive tokens of one sequence together. */
@@ -312,12 +344,8 @@ static size_t make_views(pq_engine *e, size_t layer, size_t n) {
 
 static void attend(pq_engine *e, size_t layer, size_t n) {
     const size_t C = e->width;
-    for (size_t t = 0; t < n; t++) {
-        const place *p = &e->places[t];
-        const float *qkv = e->wide + t * 3 * C;
-        keep(e, qkv + C, cached(e, e->keys, p->sequence, layer, p->position));
-        keep(e, qkv + 2 * C, cached(e, e->values, p->sequence, layer, p->position));
-    }
+    keeping k = {e, layer};
+    pq_parallel_for(n, keep_token, &k);
     if (e->int8 || e->half)
         pq_recipe_attention(e->wide, 3 * C, e->views, e->half, make_views(e, layer, n), e->heads,
                             C / e->heads, e->attended, e->scores, lane_scores(e));

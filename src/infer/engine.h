@@ -7,7 +7,7 @@
 #include "formats/packed.h"
 
 enum {
-    PQ_ENGINE_BATCH = 64, /* tokens that go through the layers together */
+    PQ_ENGINE_BATCH = 128, /* tokens that go through the layers together */
     PQ_ENGINE_LANES = 16  /* tasks a parallel loop is cut into; each has its own scratch */
 };
 

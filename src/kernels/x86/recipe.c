@@ -377,9 +377,13 @@ static void gather_all(const float *scores, size_t scores_stride, const float *w
 }
 
 static float largest_of(const float *scores, size_t n) {
-    float largest = scores[0];
-    for (size_t j = 1; j < n; j++) largest = scores[j] > largest ? scores[j] : largest;
-    return largest;
+    const vf first = v_set(scores[0]);
+    vf largest = first;
+    for (size_t j = 0; j < n; j += VL) {
+        vf a = load(scores + j, n - j);
+        largest = v_max(largest, n - j < VL ? v_select(v_first(n - j), a, first) : a);
+    }
+    return v_largest(largest);
 }
 
 /* Up to QUERIES queries together. A query's own last keys, which those before it do not see, come in turn. */
