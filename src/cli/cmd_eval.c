@@ -107,6 +107,7 @@ static void print_pair(const findings *f) {
     const pq_nearness *n = &f->nearness;
     printf("difference    %s nats a token, window by window\n",
            pq_format_loss(f->difference.mean, f->difference.se).text);
+    if (isnan(n->kl)) return;
     printf("divergence    %.4g ± %.2g nats a token, KL(against || model)\n", n->kl, n->kl_se);
     printf("agreement     %s of tokens have the same most likely token\n",
            pq_format_loss(n->agreement, n->agreement_se).text);

@@ -104,6 +104,21 @@ python3 -c 'import json; assert len(json.load(open("out"))["tokens"]) == 30' || 
 expect 0 - '' generate bytes.h5 --tokens 30 --temperature 5 --top-k 0 --quiet
 [ "$(wc -c <out)" = 31 ] || fail "30 bytes and a newline expected"
 
+# Whole numbers: the same text on every CPU and with any number of threads.
+expect 0 '^abc' '' generate m.safetensors --prompt abc --tokens 40 --act int8 --quiet
+mv out int8
+for cpu in ref avx2 avx-vnni avx512; do
+    POTQAT_CPU=$cpu "$potqat" generate m.safetensors --prompt abc --tokens 40 --act int8 --threads 3 --quiet >out 2>err ||
+        fail "int8 with the kernels of $cpu"
+    cmp -s out int8 || fail "int8 gives another text with the kernels of $cpu"
+done
+expect 0 '^abc' '' generate m.h5 --prompt abc --tokens 5 --act int8 --cache fp32 --quiet
+expect 2 '' '^potqat: --act: expected fp32 or int8, found int4$' generate m.safetensors --act int4
+expect 2 '' '^potqat: --cache: expected fp32 or fp16, found fp8$' generate m.safetensors --act int8 --cache fp8
+expect 0 '"prompt_tokens_per_s":.*"decode_tokens_per_s":.*"weight_bytes":.*"peak_rss_mb":.*"gb_per_s":.*"threads": ?1,' '' \
+    bench infer --model m.safetensors --prompt 3 --tokens 3 --repeats 1 --threads 1
+expect 2 '' '^potqat: expected either --model or --random$' bench infer
+expect 2 '' '^potqat: --random: expected char, baby or 124M, found big$' bench infer --random big
 expect 2 '' '^potqat: --prompt: the prompt is empty$' generate m.h5 --prompt ''
 expect 2 '' '^potqat: --prompt: .*Z' generate m.h5 --prompt 'abZ'
 expect 2 '' 'tokenizer' generate none.h5
