@@ -2,7 +2,6 @@
  * integer recipe has it, a few queries together. */
 #include <math.h>
 
-#include "base/threads.h"
 #include "infer/engine.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
@@ -47,7 +46,8 @@ static void attend_lane(void *context, size_t lane) {
 void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
                          size_t n, size_t heads, size_t head_size, float *out, float *scratch) {
     attention a = {q, keys, values, out, scratch, stride, first, n, heads, head_size};
-    pq_parallel_for(heads < PQ_ENGINE_LANES ? heads : PQ_ENGINE_LANES, attend_lane, &a);
+    pq_tasks(heads < PQ_ENGINE_LANES ? heads : PQ_ENGINE_LANES, n * (first + n) * heads * head_size / 4,
+             attend_lane, &a);
 }
 
 typedef struct recipe_attention {
@@ -78,5 +78,7 @@ void pq_recipe_attention(const float *q, size_t stride, const pq_cache_view *vie
                          size_t heads, size_t head_size, float *out, float *scratch, size_t lane_scratch) {
     recipe_attention a = {q, stride, views, half, n, heads, head_size, out, scratch, lane_scratch};
     const size_t items = n * heads;
-    pq_parallel_for(items < PQ_ENGINE_LANES ? items : PQ_ENGINE_LANES, recipe_lane, &a);
+    size_t keys = 0;
+    for (size_t i = 0; i < n; i++) keys += views[i].queries * views[i].count;
+    pq_tasks(items < PQ_ENGINE_LANES ? items : PQ_ENGINE_LANES, keys * heads * head_size, recipe_lane, &a);
 }

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/threads.h"
 #include "infer/int8.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
@@ -217,7 +216,7 @@ static void add_token(void *context, size_t t) {
 
 static void add_to_stream(pq_engine *e, const float *change, size_t n) {
     per_token p = {.engine = e, .x = change, .out = e->x};
-    pq_parallel_for(n, add_token, &p);
+    pq_tasks(n, n * e->width, add_token, &p);
 }
 
 static void normalize_token(void *context, size_t t) {
@@ -229,7 +228,7 @@ static void normalize_token(void *context, size_t t) {
 static void normalize(pq_engine *e, const float *x, const float *gain, const float *bias, size_t n) {
     per_token p = {e, x, gain, bias, e->norm};
     if (e->int8)
-        pq_parallel_for(n, normalize_token, &p);
+        pq_tasks(n, n * e->width, normalize_token, &p);
     else
         pq_kernels_get()->layernorm_forward(x, gain, bias, e->norm, e->mean, e->rstd, n, e->width);
 }
@@ -246,7 +245,7 @@ static void activate(pq_engine *e, float *x, size_t n) {
     const pq_kernels *k = pq_kernels_get();
     per_token p = {.engine = e, .out = x};
     if (e->int8)
-        pq_parallel_for(n, activate_token, &p);
+        pq_tasks(n, n * 4 * e->width * 4, activate_token, &p);
     else
         (e->packed->params.shape.gelu_tanh ? k->gelu_tanh_forward : k->gelu_erf_forward)(x, x,
                                                                                          n * 4 * e->width);
@@ -266,7 +265,7 @@ static void embed_token(void *context, size_t t) {
 
 static void embed(pq_engine *e, const uint16_t *tokens, size_t n) {
     embedding m = {e, tokens};
-    pq_parallel_for(n, embed_token, &m);
+    pq_tasks(n, n * e->width, embed_token, &m);
     add_to_stream(e, e->norm, n);
 }
 
@@ -345,7 +344,7 @@ static size_t make_views(pq_engine *e, size_t layer, size_t n) {
 static void attend(pq_engine *e, size_t layer, size_t n) {
     const size_t C = e->width;
     keeping k = {e, layer};
-    pq_parallel_for(n, keep_token, &k);
+    pq_tasks(n, n * e->width, keep_token, &k);
     if (e->int8 || e->half)
         pq_recipe_attention(e->wide, 3 * C, e->views, e->half, make_views(e, layer, n), e->heads,
                             C / e->heads, e->attended, e->scores, lane_scores(e));

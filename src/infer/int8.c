@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/threads.h"
 #include "infer/engine.h"
 
 enum {
@@ -101,7 +100,7 @@ pq_status pq_int8_matrix_init(const pq_packed_tensor *tensor, pq_int8_matrix *ou
     for (size_t i = 0; i < count; i++)
         out->scales[i] = pq_packed_scale(tensor, tensor->group < columns ? i : i * columns / tensor->group);
     summing s = {out, ones, PARTS, groups_with_padding(out)};
-    pq_parallel_for(PARTS, sum_part, &s);
+    pq_tasks(PARTS, out->rows * out->blocks * 16, sum_part, &s);
     free(ones);
     return PQ_OK;
 }
@@ -137,7 +136,7 @@ static void take_one(void *context, size_t t) {
 
 void pq_int8_take(const float *x, size_t n, size_t columns, bool may_widen, pq_int8_inputs *out) {
     taking k = {x, columns, may_widen, out};
-    pq_parallel_for(n, take_one, &k);
+    pq_tasks(n, n * columns, take_one, &k);
 }
 
 typedef struct product {
@@ -226,5 +225,5 @@ void pq_int8_product(const pq_int8_matrix *matrix, const float *bias, const pq_i
     product p = {matrix, bias, inputs, n, out, stride, scratch, lane_scratch, .step = tile_rows(matrix)};
     p.tiles = (matrix->rows + p.step - 1) / p.step;
     p.lanes = p.tiles < PQ_ENGINE_LANES ? p.tiles : PQ_ENGINE_LANES;
-    pq_parallel_for(p.lanes, multiply_lane, &p);
+    pq_tasks(p.lanes, n * matrix->rows * matrix->blocks * 16, multiply_lane, &p);
 }
