@@ -79,11 +79,10 @@ pq_status pq_data_tokenizer(const pq_data_options *options, pq_documents *docume
     if (!options->parent && is_kind(name))
         return pq_encoder_tokenizer(name, documents, go_on, context, out, err);
     if (!options->parent && !pq_file_exists(name))
-        return PQ_FAIL(
-            err, PQ_ERR_USAGE,
-            "the tokenizer \"%s\" is not in this build, and no file or folder: expected char, byte, "
-            "or where a tokenizer.json is",
-            name);
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "data.tokenizer: expected char, byte, or the path of a tokenizer.json or of its "
+                       "folder, found %s, and no such file",
+                       name);
     if (options->parent)
         PQ_TRY(copy_tokenizer(options->parent, out, err)); /* the parent may be destroyed */
     else

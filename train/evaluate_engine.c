@@ -51,8 +51,7 @@ pq_status pq_evaluate_engine(const pq_packed *packed, const pq_engine_options *e
     out->windows = pq_evaluation_window_count(dataset, options);
     pq_status status = pq_calloc(out->windows, sizeof *out->window_loss, "losses", &out->window_loss, err);
     if (status == PQ_OK) status = pq_engine_create_with(packed, engine, &e, err);
-    if (status == PQ_OK)
-        status = measure(e, dataset, options, (size_t)packed->params.shape.vocab, out, err);
+    if (status == PQ_OK) status = measure(e, dataset, options, (size_t)packed->params.shape.vocab, out, err);
     pq_engine_destroy(e);
     if (status != PQ_OK) pq_evaluation_deinit(out);
     out->seconds = pq_seconds() - start;

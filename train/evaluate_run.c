@@ -174,8 +174,7 @@ static void measure(const pq_dataset *dataset, const pq_evaluation_options *o, m
             tokens += scored.to - scored.from;
         }
     }
-    for (int i = 0; i < 2 && m->runners[i].graph; i++)
-        pq_evaluation_finish(m->runners[i].result, o, tokens);
+    for (int i = 0; i < 2 && m->runners[i].graph; i++) pq_evaluation_finish(m->runners[i].result, o, tokens);
 }
 
 static pq_status evaluate(const pq_model *const models[2], const pq_dataset *dataset,
@@ -184,7 +183,8 @@ static pq_status evaluate(const pq_model *const models[2], const pq_dataset *dat
     memory m = {.runners = {{.result = results[0]}, {.result = results[1]}}};
     double start = pq_seconds();
     for (int i = 0; i < 2 && models[i]; i++) *results[i] = (pq_evaluation){0};
-    for (int i = 0; i < 2 && models[i]; i++) PQ_TRY(pq_evaluation_check(&models[i]->params.shape, dataset, o, err));
+    for (int i = 0; i < 2 && models[i]; i++)
+        PQ_TRY(pq_evaluation_check(&models[i]->params.shape, dataset, o, err));
     size_t windows = pq_evaluation_window_count(dataset, o);
     pq_gemm_threads host_threads = pq_gemm_threads_take();
     pq_status status = pq_gemm_check(err);

@@ -51,7 +51,8 @@ static void print_json(const subject *s, const subject *other, const findings *f
         "stride", o->stride ? json_integer((json_int_t)o->stride) : json_null(), "tokens",
         (json_int_t)e->tokens, "loss", pq_json_real(e->loss), "loss_se", pq_json_real(e->loss_se),
         "perplexity", pq_json_real(exp(e->loss)), "weight_bytes", (json_int_t)pq_model_weight_bytes(s->model),
-        "tokens_per_s", pq_json_real((double)(e->windows * o->context) / e->seconds), "precision", s->arithmetic);
+        "tokens_per_s", pq_json_real((double)(e->windows * o->context) / e->seconds), "precision",
+        s->arithmetic);
     json_t *text =
         json_pack("{s:I, s:I, s:o, s:o, s:o}", "words", (json_int_t)f->text.words, "bytes",
                   (json_int_t)f->text.bytes, "perplexity_word", pq_json_real(exp(word)), "perplexity_byte",
