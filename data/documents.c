@@ -117,7 +117,8 @@ static size_t cut(const char *text) {
         if ((text[at] == ' ' || text[at] == '\n') && !maybe_space(text, at)) return at;
     size_t at = PQ_PIECE_MOST;
     while (at > PQ_PIECE_MOST - 4 && ((unsigned char)text[at] & 0xC0) == 0x80) at--;
-    return ((unsigned char)text[at] & 0xC0) == 0x80 ? PQ_PIECE_MOST : at;
+    if (((unsigned char)text[at] & 0xC0) == 0x80) at = PQ_PIECE_MOST;
+    return text[at - 1] == '\r' ? at - 1 : at; /* nor is a line break */
 }
 
 /* Look in text[n] for a line that is the marker; *after = behind it. SIZE_MAX when there is none. */
@@ -164,7 +165,7 @@ static pq_status next_of_text(pq_documents *d, pq_piece *out, pq_error *err) {
             if (d->marked && bytes && text[bytes - 1] == '\n') bytes--;
             if (d->marked && bytes && bytes < marker && text[bytes - 1] == '\r') bytes--;
         }
-        if (!ends || bytes > PQ_PIECE_MOST) {
+        if (!ends || (marker == SIZE_MAX ? bytes : marker) > PQ_PIECE_MOST) { /* a marker is never cut */
             bytes = after = cut(text);
             ends = close = false;
         }
