@@ -45,9 +45,8 @@ pq_status pq_data_tokenizer(const pq_data_options *options, pq_documents *docume
                             pq_tokenizer **out, pq_error *err);
 
 /* The text, in this order for the name tinyshakespeare: a folder in POTQAT_DATA, the cache (POTQAT_CACHE,
- * else the user's cache folder), a download (short time-out, SHA-256 checked, kept in the cache), else the
- * built-in corpus, said with pq_log. Errors: missing, empty or too short text; characters the tokenizer does
- * not know. */
+ * else the user's cache folder), a download (short time-out, SHA-256 checked, kept in the cache). Errors:
+ * missing, empty or too short text; one that cannot be downloaded; characters the tokenizer does not know. */
 pq_status pq_dataset_open(const pq_data_options *options, pq_dataset **out, pq_error *err);
 void pq_dataset_close(pq_dataset *dataset);
 

@@ -100,7 +100,7 @@ static pq_status find_folder(const char *path, pq_files *out, pq_error *err) {
     return asprintf(&out->name, "%d files in %s", count, path) < 0 ? no_memory(err) : PQ_OK;
 }
 
-static pq_status find_builtin(const char *instead, pq_files *out, pq_error *err) {
+static pq_status find_builtin(pq_files *out, pq_error *err) {
     pq_corpus corpus;
     pq_corpus_init(&corpus);
     PQ_TRY(pq_corpus_generate(&corpus, PQ_CORPUS_SEED, PQ_CORPUS_CHARACTERS, &out->memory, err));
@@ -108,20 +108,18 @@ static pq_status find_builtin(const char *instead, pq_files *out, pq_error *err)
     out->count = 1;
     out->size = out->list[0].size = PQ_CORPUS_CHARACTERS;
     out->floor = corpus.entropy;
-    return asprintf(&out->name, "the built-in corpus%s%s", instead ? " in place of " : "",
-                    instead ? instead : "") < 0
-               ? no_memory(err)
-               : PQ_OK;
+    return pq_copy_text("the built-in corpus", &out->name, err);
 }
 
-/* A text with a name: from this machine, else downloaded, else the built-in corpus in its place. */
+/* A text with a name: from this machine, else downloaded. */
 static pq_status find_source(const pq_source *source, pq_files *out, pq_error *err) {
     char *path;
-    pq_error reason;
     PQ_TRY(pq_source_locate(source, &path, err));
-    if (!path && pq_source_download(source, &path, &reason) != PQ_OK) {
-        pq_log(PQ_LOG_WARNING, "the built-in corpus takes the place of %s: %s", source->name, reason.message);
-        return find_builtin(source->name, out, err);
+    if (!path) {
+        pq_status status = pq_source_download(source, &path, err);
+        if (status != PQ_OK)
+            return pq_prefix(err, status, "%s (data.path may be another text; builtin needs no download)",
+                             source->name);
     }
     PQ_TRY(add(out, path, err));
     return asprintf(&out->name, "%s (%s)", source->name, path) < 0 ? no_memory(err) : PQ_OK;
@@ -142,7 +140,7 @@ static pq_status find_file(const char *path, pq_files *out, pq_error *err) {
 pq_status pq_files_find(const char *path, pq_files *out, pq_error *err) {
     const pq_source *source = pq_source_find(path);
     *out = (pq_files){.floor = NAN};
-    pq_status status = strcmp(path, "builtin") == 0 ? find_builtin(NULL, out, err)
+    pq_status status = strcmp(path, "builtin") == 0 ? find_builtin(out, err)
                        : source                     ? find_source(source, out, err)
                        : pq_folder_exists(path)     ? find_folder(path, out, err)
                                                     : find_file(path, out, err);

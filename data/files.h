@@ -25,8 +25,7 @@ typedef struct pq_files {
 } pq_files;
 
 /* The name of a text, a file, or a folder: its .txt, .jsonl, .txt.zst and .jsonl.zst files in the order of
- * their names' bytes. A text that cannot be downloaded is replaced by the built-in corpus, said with pq_log.
- */
+ * their names' bytes. */
 pq_status pq_files_find(const char *path, pq_files *out, pq_error *err);
 void pq_files_deinit(pq_files *files);
 /* Whether `path` is a folder with such files. */
