@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 
-enum { TEXT = 4 << 20, PIECES = 4096 }; /* of a batch: bytes before the last piece; pieces */
+enum { TEXT = 1 << 20, PIECES = 4096 }; /* of a batch: bytes before the last piece; pieces */
 enum { SAMPLE = 1 << 20 };              /* bytes whose characters are taken at once */
 
 typedef struct part {

@@ -18,7 +18,7 @@ typedef struct pq_encoder pq_encoder;
 pq_status pq_encoder_create(pq_documents *documents, const pq_tokenizer *tokenizer, pq_encoder **out,
                             pq_error *err);
 void pq_encoder_destroy(pq_encoder *encoder); /* NULL is fine */
-/* The next few MiB of text to `sink`; *more = whether there may be any after them. The documents then stand
+/* The next MiB or so of text to `sink`; *more = whether there may be any after them. The documents then stand
  * where the next call begins. An error of the tokenizer names file and place. */
 pq_status pq_encoder_next(pq_encoder *encoder, pq_token_sink sink, void *context, bool *more, pq_error *err);
 
