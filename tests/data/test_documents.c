@@ -325,7 +325,7 @@ static pq_status append(void *context, uint64_t document, const uint16_t *tokens
 }
 
 START_TEST(documents_end_with_the_end_of_text) {
-    size_t bytes = 3 << 20;
+    size_t bytes = 3 << 19;
     char *text = make_text(9, bytes);
     scratch_write("marked.txt", text, bytes);
     pq_tokenizer_row row;
@@ -340,7 +340,7 @@ START_TEST(documents_end_with_the_end_of_text) {
     assert_ok(pq_encoder_create(documents, &tokenizer, &encoder, &err), &err);
     while (more) assert_ok(pq_encoder_next(encoder, append, &found, &more, &err), &err);
     assert_equal(&found, &expected, "tokens");
-    ck_assert_uint_gt(found.pieces, 10000);
+    ck_assert_uint_gt(found.pieces, 5000); /* more than the encoder gathers at once */
     pq_encoder_destroy(encoder);
     pq_documents_close(documents);
     free(found.text);
