@@ -13,11 +13,14 @@ static pq_error err;
 enum { END = 1 };
 typedef struct gathered {
     char *text;
-    size_t bytes, pieces;
+    size_t bytes, pieces, capacity;
 } gathered;
 
 static void put(gathered *g, const char *text, size_t bytes) {
-    g->text = realloc(g->text, g->bytes + bytes + 1);
+    if (g->bytes + bytes + 1 > g->capacity) {
+        g->capacity = 2 * (g->bytes + bytes + 1);
+        g->text = realloc(g->text, g->capacity);
+    }
     if (bytes) memcpy(g->text + g->bytes, text, bytes);
     g->bytes += bytes;
 }
@@ -189,7 +192,8 @@ static const char lines[] = "{\"text\":\"one\",\"id\":1}\n\n{\"id\":2,\"text\":\
 START_TEST(lines_of_json_are_documents) {
     static const char open[] = "one\1t\0w\xC3\xB6\n\1\xF0\x9F\x98\x80\1";
     static const char closed[] = "one\n\1t\0w\xC3\xB6\n\1\xF0\x9F\x98\x80\n\1";
-    const gathered expected[2] = {{(char *)closed, sizeof closed - 1, 0}, {(char *)open, sizeof open - 1, 0}};
+    const gathered expected[2] = {{.text = (char *)closed, .bytes = sizeof closed - 1},
+                                  {.text = (char *)open, .bytes = sizeof open - 1}};
     scratch_write("lines.jsonl", lines, sizeof lines - 1);
     scratch_pack("lines.jsonl.zst", lines, sizeof lines - 1, 11);
     for (int marked = 0; marked < 2; marked++) {
@@ -212,7 +216,7 @@ START_TEST(folders_are_read_in_order) {
     scratch_write("many/README.md", "not this", 8);
     scratch_write("many/empty.txt", "", 0);
     scratch_pack("many/c.jsonl.zst", "{\"text\":\"third\"}", 16, 5);
-    const gathered expected = {(char *)"zeroth\n\1first\n\1second\n\1third\n\1", 30, 0};
+    const gathered expected = {.text = (char *)"zeroth\n\1first\n\1second\n\1third\n\1", .bytes = 30};
     gathered found = read_all(scratch_path("many"), NULL, false);
     assert_equal(&found, &expected, "folder");
     free(found.text);
