@@ -232,15 +232,6 @@ void pq_file_abort(pq_file_writer *writer) {
     *writer = (pq_file_writer){0};
 }
 
-pq_status pq_file_save(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err) {
-    pq_file_writer file;
-    PQ_TRY(pq_file_create(path, overwrite, &file, err));
-    pq_status status = pq_file_write(&file, data, bytes, err);
-    if (status == PQ_OK) return pq_file_commit(&file, err);
-    pq_file_abort(&file);
-    return status;
-}
-
 pq_status pq_file_commit(pq_file_writer *writer, pq_error *err) {
     pq_status status = PQ_OK;
     bool flushed = fflush(writer->stream) == 0 && !ferror(writer->stream);

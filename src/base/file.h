@@ -37,9 +37,6 @@ void pq_file_abort(pq_file_writer *writer);
 /* All of these in one: a file of data[bytes]. */
 pq_status pq_file_put(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err);
 
-/* A file of data[bytes], by the steps above. */
-pq_status pq_file_save(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err);
-
 /* The last two steps for files written by another library (HDF5) under `temporary`: fsync, rename, fsync
  * folder. */
 pq_status pq_file_publish(const char *temporary, const char *path, bool overwrite, pq_error *err);

@@ -25,7 +25,7 @@ static pq_status write_tokenizer(const pq_tokenizer *tokenizer, const char *path
                                  pq_error *err) {
     char *text;
     PQ_TRY(pq_tokenizer_to_file(tokenizer, "tokenizer.json", &text, err));
-    pq_status status = pq_file_save(path, overwrite, text, strlen(text), err);
+    pq_status status = pq_file_put(path, overwrite, text, strlen(text), err);
     free(text);
     return status;
 }

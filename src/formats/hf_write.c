@@ -143,7 +143,7 @@ static pq_status write_config(const job *j, const char *path, pq_error *err) {
     json_decref(ends);
     json_decref(json);
     if (!text) return PQ_FAIL(err, PQ_ERR_MEMORY, CONFIG " could not be allocated");
-    pq_status status = pq_file_save(path, false, text, strlen(text), err);
+    pq_status status = pq_file_put(path, false, text, strlen(text), err);
     free(text);
     return status;
 }
@@ -154,7 +154,7 @@ static pq_status write_tokenizer_file(const job *j, const char *folder, const ch
     char *text, *path = pq_path_join(folder, name);
     if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
     pq_status status = pq_tokenizer_to_file(j->bpe, name, &text, err);
-    if (status == PQ_OK) status = pq_file_save(path, false, text, strlen(text), err);
+    if (status == PQ_OK) status = pq_file_put(path, false, text, strlen(text), err);
     free(text);
     free(path);
     return status;
