@@ -1,6 +1,5 @@
 /* Owns the writing of token shards and the way in which a folder of them gets its place: everything goes to a
  * temporary folder first; the index is the last file to get there. */
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -187,15 +186,6 @@ void pq_shards_remove(const char *folder) {
     rmdir(folder);
 }
 
-static bool folder_is_empty(const char *path) {
-    DIR *folder = opendir(path);
-    size_t entries = 0;
-    if (!folder) return false;
-    while (readdir(folder)) entries++;
-    closedir(folder);
-    return entries == 2; /* . and .. */
-}
-
 pq_status pq_shards_check_target(const char *folder, bool overwrite, bool *older, pq_error *err) {
     char *index = pq_path_join(folder, PQ_SHARDS_INDEX);
     if (!index) return no_name(err);
@@ -205,7 +195,7 @@ pq_status pq_shards_check_target(const char *folder, bool overwrite, bool *older
     if (!overwrite)
         return PQ_FAIL(err, PQ_ERR_USAGE, "%s exists already; --overwrite replaces a folder of shards",
                        folder);
-    if (!*older && !folder_is_empty(folder))
+    if (!*older && !pq_folder_is_empty(folder))
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "%s exists and is not a folder of shards (it has no %s); it was left alone", folder,
                        PQ_SHARDS_INDEX);

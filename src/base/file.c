@@ -1,6 +1,7 @@
 /* Owns the order of flush, fsync and rename that makes a file appear whole or not at all. */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -25,6 +26,15 @@ bool pq_file_exists(const char *path) {
 bool pq_folder_exists(const char *path) {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool pq_folder_is_empty(const char *path) {
+    DIR *folder = opendir(path);
+    size_t entries = 0;
+    if (!folder) return false;
+    while (readdir(folder)) entries++;
+    closedir(folder);
+    return entries == 2; /* . and .. */
 }
 
 bool pq_file_same(const char *a, const char *b) {

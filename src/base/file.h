@@ -43,6 +43,7 @@ pq_status pq_file_publish(const char *temporary, const char *path, bool overwrit
 
 bool pq_file_exists(const char *path);
 bool pq_folder_exists(const char *path);
+bool pq_folder_is_empty(const char *path);                   /* false where it cannot be read */
 pq_status pq_folder_create(const char *path, pq_error *err); /* with its parents; existing is fine */
 bool pq_file_same(const char *a, const char *b);             /* same device and inode */
 char *pq_path_join(const char *folder, const char *name);    /* heap; NULL on lack of memory */

@@ -1,5 +1,4 @@
 /* Owns the writing of a folder that transformers reads: dense weights in Hugging Face's names and order. */
-#include <dirent.h>
 #include <jansson.h>
 #include <math.h>
 #include <potqat/tokenizer.h>
@@ -208,19 +207,10 @@ static pq_status compare(const job *j, const char *folder, pq_error *err) {
 
 /* ---- the folder ---- */
 
-static bool folder_is_empty(const char *path) {
-    DIR *folder = opendir(path);
-    size_t entries = 0;
-    if (!folder) return false;
-    while (readdir(folder)) entries++;
-    closedir(folder);
-    return entries == 2; /* . and .. */
-}
-
 static pq_status check_target(const char *folder, bool overwrite, pq_error *err) {
     if (!pq_file_exists(folder)) return PQ_OK;
     if (!overwrite) return PQ_FAIL(err, PQ_ERR_USAGE, "%s exists already; --overwrite replaces it", folder);
-    if (!pq_folder_exists(folder) || !(pq_hf_looks_like(folder) || folder_is_empty(folder)))
+    if (!pq_folder_exists(folder) || !(pq_hf_looks_like(folder) || pq_folder_is_empty(folder)))
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "%s exists and is no folder of a Hugging Face model (it has no " CONFIG
                        "); it was left alone",
