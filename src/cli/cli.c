@@ -199,6 +199,15 @@ bool pq_cli_json(const pq_cli *cli) {
     return pq_cli_has(cli, "json");
 }
 
+pq_status pq_cli_print_json(json_t *json, pq_error *err) {
+    char *line = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
+    printf("%s\n", line);
+    free(line);
+    return PQ_OK;
+}
+
 bool pq_cli_quiet(const pq_cli *cli) {
     return pq_cli_has(cli, "quiet");
 }

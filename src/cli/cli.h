@@ -3,6 +3,7 @@
 #ifndef PQ_CLI_CLI_H
 #define PQ_CLI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -48,6 +49,8 @@ pq_status pq_cli_real(const pq_cli *cli, const char *flag, double otherwise, dou
 /* All words behind the verb, as given; borrowed. */
 const char *const *pq_cli_words(const pq_cli *cli, int *count);
 bool pq_cli_json(const pq_cli *cli);
+/* Print a result as one line of JSON; takes `json`, NULL is lack of memory. */
+pq_status pq_cli_print_json(json_t *json, pq_error *err);
 bool pq_cli_quiet(const pq_cli *cli);
 
 /* What main.c does with a command: read words[count] (what stands behind the verb; borrowed, must outlive the

@@ -16,16 +16,6 @@
 #include "data/prepare.h"
 #include "data/shards.h"
 
-/* Print `object` (taken) as one line of JSON. */
-static pq_status print_json(json_t *object, pq_error *err) {
-    char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    json_decref(object);
-    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
-    printf("%s\n", line);
-    free(line);
-    return PQ_OK;
-}
-
 static pq_status fetch_builtin(const char *out, bool overwrite, pq_error *err) {
     pq_corpus corpus;
     char *text;
@@ -65,7 +55,7 @@ static pq_status run_fetch(const pq_cli *cli, pq_error *err) {
     if (status == PQ_OK) {
         const char *at = out ? out : path;
         if (pq_cli_json(cli))
-            status = print_json(json_pack("{s:s, s:s}", "name", name, "path", at), err);
+            status = pq_cli_print_json(json_pack("{s:s, s:s}", "name", name, "path", at), err);
         else
             printf("%s\n", at);
     }
@@ -116,11 +106,12 @@ static pq_status print_prepared(const pq_cli *cli, const char *folder, const pq_
     }
     char hash[17];
     snprintf(hash, sizeof hash, "%016" PRIx64, made->hash);
-    return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:s}", "path", folder, "source",
-                                made->source, "train", (json_int_t)n[0], "val", (json_int_t)n[1], "test",
-                                (json_int_t)n[2], "tokenizer", pq_tokenizer_kind(made->tokenizer), "vocab",
-                                (json_int_t)pq_tokenizer_vocab(made->tokenizer), "hash", hash),
-                      err);
+    return pq_cli_print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:s}", "path", folder, "source",
+                                       made->source, "train", (json_int_t)n[0], "val", (json_int_t)n[1],
+                                       "test", (json_int_t)n[2], "tokenizer",
+                                       pq_tokenizer_kind(made->tokenizer), "vocab",
+                                       (json_int_t)pq_tokenizer_vocab(made->tokenizer), "hash", hash),
+                             err);
 }
 
 static volatile sig_atomic_t signalled;

@@ -30,16 +30,6 @@ static summary summarize(const pq_packed *packed) {
     return s;
 }
 
-/* The result as one line, for programs; takes over `json`. */
-static pq_status print_json(json_t *json, pq_error *err) {
-    char *line = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(json);
-    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
-    printf("%s\n", line);
-    free(line);
-    return PQ_OK;
-}
-
 static pq_status refuse_dtype(const pq_cli *cli, pq_error *err) {
     if (pq_cli_has(cli, "dtype") || pq_cli_has(cli, "lossy"))
         return PQ_FAIL(err, PQ_ERR_USAGE, "--dtype and --lossy go with --format hf and gguf alone");
@@ -74,7 +64,7 @@ static pq_status print_summary(const pq_cli *cli, const char *path, const pq_pac
                       "weights", (json_int_t)s.weights, "weight_bytes", (json_int_t)s.bytes, "fp32_bytes",
                       (json_int_t)(4 * s.weights), "bits_per_weight", bits, "matrix_bits_per_weight",
                       quantized_bits, "share_of_fp32", share, "equal", 1);
-        return print_json(json, err);
+        return pq_cli_print_json(json, err);
     }
     printf("%s: %zu weights in %zu bytes, %.2f %% of fp32's %zu\n", path, s.weights, s.bytes, 100 * share,
            4 * s.weights);
@@ -124,7 +114,7 @@ static pq_status print_dense(const pq_cli *cli, const pq_model *model, const cha
         json_pack("{s:s, s:s, s:s, s:I, s:I, s:f, s:s, s:b}", "path", out, "format", format, "dtype",
                   s->dtype, "weights", (json_int_t)model->params.weights, "bytes", (json_int_t)s->bytes,
                   "largest_error", s->largest_error, "worst", s->worst, "equal", s->largest_error == 0);
-    return print_json(json, err);
+    return pq_cli_print_json(json, err);
 }
 
 static pq_status export_hf(const pq_cli *cli, const pq_model *model, const char *out, pq_error *err) {
@@ -167,11 +157,11 @@ static pq_status export_c(const pq_cli *cli, const pq_model *model, const char *
                (int)strlen(out) - 1, out, out);
         return PQ_OK;
     }
-    return print_json(json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "path", out, "format", "c",
-                                "name", s.name, "weights", (json_int_t)model->params.weights, "weight_bytes",
-                                (json_int_t)s.weight_bytes, "flash_bytes", (json_int_t)s.flash, "ram_bytes",
-                                (json_int_t)s.ram, "equal", 1),
-                      err);
+    return pq_cli_print_json(json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "path", out, "format", "c",
+                                       "name", s.name, "weights", (json_int_t)model->params.weights,
+                                       "weight_bytes", (json_int_t)s.weight_bytes, "flash_bytes",
+                                       (json_int_t)s.flash, "ram_bytes", (json_int_t)s.ram, "equal", 1),
+                             err);
 }
 
 /* One row a format. */

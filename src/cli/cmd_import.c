@@ -41,17 +41,13 @@ static pq_status print_result(const pq_cli *cli, const pq_model *model, const ch
                model->tokenizer ? "with tokenizer" : "no tokenizer");
         return PQ_OK;
     }
-    json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:s, s:I, s:b}", "path", out, "layers",
-                             (json_int_t)s->layers, "heads", (json_int_t)s->heads, "width",
-                             (json_int_t)s->width, "context", (json_int_t)s->context, "vocab",
-                             (json_int_t)s->vocab, "bias", s->bias, "gelu", gelu, "parameters",
-                             (json_int_t)model->params.weights, "tokenizer", model->tokenizer != NULL);
-    char *line = json ? json_dumps(json, JSON_COMPACT) : NULL;
-    json_decref(json);
-    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
-    printf("%s\n", line);
-    free(line);
-    return PQ_OK;
+    return pq_cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b, s:s, s:I, s:b}", "path", out,
+                                       "layers", (json_int_t)s->layers, "heads", (json_int_t)s->heads,
+                                       "width", (json_int_t)s->width, "context", (json_int_t)s->context,
+                                       "vocab", (json_int_t)s->vocab, "bias", s->bias, "gelu", gelu,
+                                       "parameters", (json_int_t)model->params.weights, "tokenizer",
+                                       model->tokenizer != NULL),
+                             err);
 }
 
 static pq_status run(const pq_cli *cli, pq_error *err) {

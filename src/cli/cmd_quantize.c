@@ -95,16 +95,6 @@ static void print_matrix(const pq_model *model, size_t i, const pq_matrix_error 
                q->codebook.levels, q->codebook.bits, q->scale_count, bits, sqnr_db(e), 100 * zeros);
 }
 
-/* One JSON object as a line on stdout; takes it. */
-static pq_status print_line(json_t *json, pq_error *err) {
-    char *line = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(json);
-    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
-    printf("%s\n", line);
-    free(line);
-    return PQ_OK;
-}
-
 /* `more`: put into the object; borrowed, may be NULL. */
 static pq_status print_json(const pq_model *model, const pq_config *c, const char *out, const total *t,
                             json_t *list, json_t *more, pq_error *err) {
@@ -118,7 +108,7 @@ static pq_status print_json(const pq_model *model, const pq_config *c, const cha
                   "weights", (json_int_t)weights, "weight_bytes", (json_int_t)bytes, "fp32_bytes",
                   (json_int_t)(4 * weights), "share_of_fp32", (double)bytes / (4.0 * (double)weights));
     if (json && more) json_object_update(json, more);
-    return print_line(json, err);
+    return pq_cli_print_json(json, err);
 }
 
 static void print_totals(const pq_model *model, const pq_config *c, const char *out, const total *t) {
@@ -288,7 +278,7 @@ static pq_status work(job *j, pq_error *err) {
     if (table) PQ_TRY(make_table(j, err));
     if (j->budget) PQ_TRY(allocate(j, err));
     if (j->out) return quantize(j, err);
-    return pq_cli_json(j->cli) ? print_line(json_incref(j->json), err) : PQ_OK;
+    return pq_cli_json(j->cli) ? pq_cli_print_json(json_incref(j->json), err) : PQ_OK;
 }
 
 static pq_status run(const pq_cli *cli, pq_error *err) {

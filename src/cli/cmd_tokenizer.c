@@ -38,14 +38,9 @@ static pq_status print_result(const pq_cli *cli, const char *path, const pq_toke
                tokens, (double)bytes / (double)tokens);
         return PQ_OK;
     }
-    json_t *object = json_pack("{s:s, s:I, s:I, s:I}", "path", path, "vocab", (json_int_t)vocab, "bytes",
-                               (json_int_t)bytes, "tokens", (json_int_t)tokens);
-    char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    json_decref(object);
-    if (!line) return PQ_FAIL(err, PQ_ERR_MEMORY, "the result could not be allocated");
-    printf("%s\n", line);
-    free(line);
-    return PQ_OK;
+    return pq_cli_print_json(json_pack("{s:s, s:I, s:I, s:I}", "path", path, "vocab", (json_int_t)vocab,
+                                       "bytes", (json_int_t)bytes, "tokens", (json_int_t)tokens),
+                             err);
 }
 
 static pq_status learn(const pq_cli *cli, const pq_file_view *view, const char *out, size_t vocab,
