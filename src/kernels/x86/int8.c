@@ -1,18 +1,6 @@
 /* Fake quantization of activations to 8 bits: rounding to an affine grid, a grid for each row, extremes. */
 #include "kernels/x86/x86.h"
 
-/* Whole vectors by plain loads and stores: masked ones are slow on AVX2. */
-ALWAYS_INLINE vf load(const float *x, size_t left) {
-    return left >= VL ? v_load(x) : v_load_some(v_first(left), x);
-}
-
-ALWAYS_INLINE void store(float *x, size_t left, vf a) {
-    if (left >= VL)
-        v_store(x, a);
-    else
-        v_store_some(v_first(left), x, a);
-}
-
 /* A number of the grid; not yet clamped. */
 ALWAYS_INLINE vf number_of(vf x, const pq_affine *grid) {
     return v_add(v_round(v_mul(x, v_set(grid->inverse))), v_set(grid->zero));
@@ -21,24 +9,25 @@ ALWAYS_INLINE vf number_of(vf x, const pq_affine *grid) {
 void PQ_ISA_NAME(affine_round)(const float *x, const pq_affine *grid, float *out, size_t n) {
     vf scale = v_set(grid->scale), zero = v_set(grid->zero), low = v_set(grid->low), high = v_set(grid->high);
     for (size_t i = 0; i < n; i += VL) {
-        vf q = v_min(high, v_max(low, number_of(load(x + i, n - i), grid))); /* in this order NaN stays */
-        store(out + i, n - i, v_mul(v_sub(q, zero), scale));
+        vf q =
+            v_min(high, v_max(low, number_of(v_load_left(x + i, n - i), grid))); /* in this order NaN stays */
+        v_store_left(out + i, n - i, v_mul(v_sub(q, zero), scale));
     }
 }
 
 void PQ_ISA_NAME(affine_mask)(const float *x, const pq_affine *grid, const float *dout, float *dx, size_t n) {
     vf low = v_set(grid->low), high = v_set(grid->high);
     for (size_t i = 0; i < n; i += VL) {
-        vf q = number_of(load(x + i, n - i), grid), d = load(dout + i, n - i);
+        vf q = number_of(v_load_left(x + i, n - i), grid), d = v_load_left(dout + i, n - i);
         d = v_select(v_less(q, low), v_zero(), d);
-        store(dx + i, n - i, v_select(v_less(high, q), v_zero(), d));
+        v_store_left(dx + i, n - i, v_select(v_less(high, q), v_zero(), d));
     }
 }
 
 void PQ_ISA_NAME(extremes)(const float *x, float *low, float *high, size_t n) {
     vf start = v_set(x[0]), least = start, most = start, odd = v_zero(); /* odd: NaN where x is not finite */
     for (size_t i = 0; i < n; i += VL) {
-        vf a = n - i >= VL ? v_load(x + i) : v_select(v_first(n - i), load(x + i, n - i), start);
+        vf a = n - i >= VL ? v_load(x + i) : v_select(v_first(n - i), v_load_left(x + i, n - i), start);
         least = v_min(least, a);
         most = v_max(most, a);
         odd = v_add(odd, v_sub(a, a));

@@ -25,17 +25,6 @@ ALWAYS_INLINE float fold(lanes s) {
     return v_sum(sum);
 }
 
-ALWAYS_INLINE vf load(const float *x, size_t left) {
-    return left >= VL ? v_load(x) : v_load_some(v_first(left), x);
-}
-
-ALWAYS_INLINE void store(float *x, size_t left, vf a) {
-    if (left >= VL)
-        v_store(x, a);
-    else
-        v_store_some(v_first(left), x, a);
-}
-
 /* For part h of the sixteen numbers from i on: how many of n are left. */
 ALWAYS_INLINE size_t left_at(size_t n, size_t i) {
     return n > i ? n - i : 0;
@@ -47,18 +36,19 @@ void PQ_ISA_NAME(recipe_norm)(const float *x, const float *gain, const float *bi
         lanes sum = no_sums(), squares = no_sums();
         for (size_t i = 0; i < width; i += LANES)
             for (size_t h = 0, at = i; h < PARTS && at < width; h++, at += VL)
-                sum.part[h] = v_add(sum.part[h], load(x + at, width - at));
+                sum.part[h] = v_add(sum.part[h], v_load_left(x + at, width - at));
         vf mean = v_set(fold(sum) / (float)width);
         for (size_t i = 0; i < width; i += LANES)
             for (size_t h = 0, at = i; h < PARTS && at < width; h++, at += VL) {
-                vf d = v_sub(load(x + at, width - at), mean);
+                vf d = v_sub(v_load_left(x + at, width - at), mean);
                 if (width - at < VL) d = v_select(v_first(width - at), d, v_zero());
                 squares.part[h] = v_add(squares.part[h], v_mul(d, d));
             }
         vf rstd = v_set(1.0f / sqrtf(fold(squares) / (float)width + 1e-5f));
         for (size_t i = 0; i < width; i += VL) {
-            vf y = v_mul(v_mul(v_sub(load(x + i, width - i), mean), rstd), load(gain + i, width - i));
-            store(out + i, width - i, bias ? v_add(y, load(bias + i, width - i)) : y);
+            vf y = v_mul(v_mul(v_sub(v_load_left(x + i, width - i), mean), rstd),
+                         v_load_left(gain + i, width - i));
+            v_store_left(out + i, width - i, bias ? v_add(y, v_load_left(bias + i, width - i)) : y);
         }
     }
 }
@@ -67,7 +57,7 @@ static bool has_outliers(const float *x, size_t n, float span) {
     lanes sum = no_sums();
     for (size_t i = 0; i < n; i += LANES)
         for (size_t h = 0, at = i; h < PARTS && at < n; h++, at += VL)
-            sum.part[h] = v_add(sum.part[h], v_abs(load(x + at, n - at)));
+            sum.part[h] = v_add(sum.part[h], v_abs(v_load_left(x + at, n - at)));
     return span > PQ_WIDE_SPAN * (fold(sum) / (float)n);
 }
 
@@ -108,7 +98,7 @@ void PQ_ISA_NAME(recipe_codes)(const float *x, size_t n, bool may_widen, uint8_t
     for (size_t i = 0; i < padded; i += VL) {
         vi u = v_iset(0);
         if (i < n) {
-            vf q = v_add(v_round(v_mul(load(x + i, n - i), v_set(grid.inverse))), v_set(grid.zero));
+            vf q = v_add(v_round(v_mul(v_load_left(x + i, n - i), v_set(grid.inverse))), v_set(grid.zero));
             q = v_min(v_set(top), v_max(v_zero(), q));
             if (n - i < VL) q = v_select(v_first(n - i), q, v_zero());
             u = v_to_int(q);
@@ -172,7 +162,7 @@ ALWAYS_INLINE vf gelu_tanh(vf x) {
 
 #define EACH(name, value)                                                                                    \
     void PQ_ISA_NAME(name)(const float *x, float *out, size_t n) {                                           \
-        for (size_t i = 0; i < n; i += VL) store(out + i, n - i, value(load(x + i, n - i)));                 \
+        for (size_t i = 0; i < n; i += VL) v_store_left(out + i, n - i, value(v_load_left(x + i, n - i)));   \
     }
 
 EACH(recipe_exp, power_of_e)
@@ -201,14 +191,14 @@ void PQ_ISA_NAME(to_half)(const float *x, uint16_t *out, size_t n) {
     for (; i + VL <= n; i += VL) store_halves(out + i, v_load(x + i));
     uint16_t rest[VL];
     if (i < n) {
-        store_halves(rest, load(x + i, n - i));
+        store_halves(rest, v_load_left(x + i, n - i));
         memcpy(out + i, rest, (n - i) * sizeof *out);
     }
 }
 
 /* Numbers c .. c + VL of one key or value. */
 ALWAYS_INLINE vf element(const void *array, const bool half, size_t at, size_t left) {
-    if (!half) return load((const float *)array + at, left);
+    if (!half) return v_load_left((const float *)array + at, left);
     const uint16_t *x = (const uint16_t *)array + at;
     uint16_t rest[VL] = {0};
     if (left >= VL) return load_halves(x);
@@ -222,9 +212,9 @@ static float exponentials(float *scores, size_t n, float largest) {
     vf top = v_set(largest);
     for (size_t i = 0; i < n; i += LANES)
         for (size_t h = 0, at = i; h < PARTS && at < n; h++, at += VL) {
-            vf e = power_of_e(v_sub(load(scores + at, n - at), top));
+            vf e = power_of_e(v_sub(v_load_left(scores + at, n - at), top));
             if (n - at < VL) e = v_select(v_first(n - at), e, v_zero());
-            store(scores + at, n - at, e);
+            v_store_left(scores + at, n - at, e);
             sum.part[h] = v_add(sum.part[h], e);
         }
     return fold(sum);
@@ -247,7 +237,7 @@ ALWAYS_INLINE void blend(const float *scores, const void *values, const bool hal
     }
 #pragma GCC unroll 4
     for (size_t k = 0; k < vectors; k++)
-        store(out + c + k * VL, vectors > 1 ? VL : left, v_mul(total[k], v_set(share)));
+        v_store_left(out + c + k * VL, vectors > 1 ? VL : left, v_mul(total[k], v_set(share)));
 }
 
 ALWAYS_INLINE void attend(const float *q, const void *keys, const void *values, const bool half,
@@ -261,8 +251,8 @@ ALWAYS_INLINE void attend(const float *q, const void *keys, const void *values, 
             for (size_t h = 0; h < PARTS; h++) {
                 size_t at = c + h * VL;
                 if (at >= head_size) break;
-                vf product =
-                    v_mul(load(q + at, head_size - at), element(keys, half, j * stride + at, head_size - at));
+                vf product = v_mul(v_load_left(q + at, head_size - at),
+                                   element(keys, half, j * stride + at, head_size - at));
                 dot.part[h] = v_add(dot.part[h], product);
             }
         scores[j] = fold(dot) * factor;
@@ -380,7 +370,7 @@ static float largest_of(const float *scores, size_t n) {
     const vf first = v_set(scores[0]);
     vf largest = first;
     for (size_t j = 0; j < n; j += VL) {
-        vf a = load(scores + j, n - j);
+        vf a = v_load_left(scores + j, n - j);
         largest = v_max(largest, n - j < VL ? v_select(v_first(n - j), a, first) : a);
     }
     return v_largest(largest);

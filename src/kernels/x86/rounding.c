@@ -5,19 +5,6 @@
 
 enum { CHUNK = 4096 }; /* elements that are summed in fp32 before they go into a double */
 
-/* The next VL elements, or what is left of them (others 0). Masked loads alone would do, but on AVX2 they run
- * at a quarter of the speed where the data come from memory. */
-ALWAYS_INLINE vf load(const float *x, size_t left) {
-    return left >= VL ? v_load(x) : v_load_some(v_first(left), x);
-}
-
-ALWAYS_INLINE void store(float *x, size_t left, vf a) {
-    if (left >= VL)
-        v_store(x, a);
-    else
-        v_store_some(v_first(left), x, a);
-}
-
 typedef struct grid {
     vi up, zero_below, one;
     vf top, bottom;
@@ -51,10 +38,10 @@ void PQ_ISA_NAME(pow2_round)(const float *x, const pq_pow2_grid *pow2, float sca
     grid g = grid_set(pow2);
     vf s = v_set(scale);
     for (size_t i = 0; i < n; i += VL) {
-        vf a = load(x + i, n - i);
+        vf a = v_load_left(x + i, n - i);
         vm negative = v_less(a, v_zero());
         vf power = power_of(&g, v_div(v_abs(a), s), negative);
-        store(out + i, n - i, with_sign(v_mul(power, s), negative));
+        v_store_left(out + i, n - i, with_sign(v_mul(power, s), negative));
     }
 }
 
@@ -79,7 +66,7 @@ ALWAYS_INLINE void partial_flush(const partial *p, double *sums) {
 ALWAYS_INLINE void pow2_error_chunk(const grid *g, const float *x, vf inverse, double *sums, size_t n) {
     partial p = {v_zero(), v_zero(), v_zero()};
     for (size_t i = 0; i < n; i += VL) {
-        vf w = load(x + i, n - i), a = v_mul(v_abs(w), inverse);
+        vf w = v_load_left(x + i, n - i), a = v_mul(v_abs(w), inverse);
         vf q = power_of(g, a, v_less(w, v_zero()));
         if (n - i < VL) q = v_select(v_first(n - i), q, v_zero());
         partial_add(&p, a, q);
@@ -102,8 +89,8 @@ ALWAYS_INLINE vf integer_of(vf a, vf low, vf high) {
 void PQ_ISA_NAME(integer_round)(const float *x, float low, float high, float scale, float *out, size_t n) {
     vf s = v_set(scale), l = v_set(low), h = v_set(high);
     for (size_t i = 0; i < n; i += VL) {
-        vf q = integer_of(v_div(load(x + i, n - i), s), l, h);
-        store(out + i, n - i, v_add(v_mul(q, s), v_zero())); /* no -0 */
+        vf q = integer_of(v_div(v_load_left(x + i, n - i), s), l, h);
+        v_store_left(out + i, n - i, v_add(v_mul(q, s), v_zero())); /* no -0 */
     }
 }
 
@@ -114,7 +101,7 @@ void PQ_ISA_NAME(integer_error)(const float *x, float low, float high, float sca
         partial p = {v_zero(), v_zero(), v_zero()};
         size_t end = n - first < CHUNK ? n : first + CHUNK;
         for (size_t i = first; i < end; i += VL) {
-            vf a = v_mul(load(x + i, end - i), inverse);
+            vf a = v_mul(v_load_left(x + i, end - i), inverse);
             partial_add(&p, a, integer_of(a, l, h)); /* low <= 0 <= high: lanes past the end give 0 */
         }
         partial_flush(&p, sums);
@@ -131,10 +118,10 @@ void PQ_ISA_NAME(halves_round)(const float *x, const float *nearest, float large
                                size_t n) {
     vf s = v_set(scale), top = v_set(largest);
     for (size_t i = 0; i < n; i += VL) {
-        vf w = load(x + i, n - i), q = nearest_of(v_div(v_abs(w), s), nearest, top);
+        vf w = v_load_left(x + i, n - i), q = nearest_of(v_div(v_abs(w), s), nearest, top);
         vm negative = v_less(w, v_zero());
         vf value = with_sign(v_mul(q, s), negative);
-        store(out + i, n - i, v_add(value, v_zero())); /* no -0 */
+        v_store_left(out + i, n - i, v_add(value, v_zero())); /* no -0 */
     }
 }
 
@@ -146,7 +133,7 @@ void PQ_ISA_NAME(halves_error)(const float *x, const float *nearest, float large
         partial p = {v_zero(), v_zero(), v_zero()};
         size_t end = n - first < CHUNK ? n : first + CHUNK;
         for (size_t i = first; i < end; i += VL) {
-            vf a = v_mul(v_abs(load(x + i, end - i)), inverse); /* lanes past the end get 0 */
+            vf a = v_mul(v_abs(v_load_left(x + i, end - i)), inverse); /* lanes past the end get 0 */
             partial_add(&p, a, nearest_of(a, nearest, top));
         }
         partial_flush(&p, sums);
@@ -161,8 +148,8 @@ void PQ_ISA_NAME(weighted_error)(const float *x, const float *value, const float
         partial p = {v_zero(), v_zero(), v_zero()};
         size_t end = n - first < CHUNK ? n : first + CHUNK;
         for (size_t i = first; i < end; i += VL) {
-            vf v = load(value + i, end - i), weight = load(m + i, end - i);
-            vf q = v_mul(v, u), d = v_mul(v_sub(load(x + i, end - i), v), u), md = v_mul(weight, d);
+            vf v = v_load_left(value + i, end - i), weight = v_load_left(m + i, end - i);
+            vf q = v_mul(v, u), d = v_mul(v_sub(v_load_left(x + i, end - i), v), u), md = v_mul(weight, d);
             p.dd = v_fma(md, d, p.dd);
             p.dq = v_fma(md, q, p.dq);
             p.qq = v_fma(v_mul(weight, q), q, p.qq);
@@ -178,7 +165,7 @@ void PQ_ISA_NAME(magnitudes)(const float *x, uint32_t *largest, double *sum, siz
         vf total = v_zero();
         size_t end = n - first < CHUNK ? n : first + CHUNK;
         for (size_t i = first; i < end; i += VL) {
-            vf a = v_abs(load(x + i, end - i));
+            vf a = v_abs(v_load_left(x + i, end - i));
             most = v_imax(most, v_bits(a));
             total = v_add(total, a);
         }
@@ -197,8 +184,8 @@ void PQ_ISA_NAME(magnitudes)(const float *x, uint32_t *largest, double *sum, siz
 void PQ_ISA_NAME(mask_range)(const float *x, float low, float high, float *y, size_t n) {
     vf l = v_set(low), h = v_set(high);
     for (size_t i = 0; i < n; i += VL) {
-        vf a = load(x + i, n - i), kept = load(y + i, n - i);
+        vf a = v_load_left(x + i, n - i), kept = v_load_left(y + i, n - i);
         kept = v_select(v_less(a, l), v_zero(), kept);
-        store(y + i, n - i, v_select(v_less(h, a), v_zero(), kept));
+        v_store_left(y + i, n - i, v_select(v_less(h, a), v_zero(), kept));
     }
 }
