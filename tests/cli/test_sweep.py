@@ -85,7 +85,7 @@ def begin(words, folder, after):
     while process.poll() is None and time.monotonic() < end:
         if finished(folder) >= after and any(
                 b'"running"' in read(os.path.dirname(path) + "/run.json")
-                for path in glob.glob(folder + "/*/ckpt-20.h5")):
+                for path in glob.glob(folder + "/*/ckpt-[2468]0.h5")):
             return process
         time.sleep(0.005)
     raise AssertionError("the sweep was over before it could be disturbed: " + process.stderr.read())
