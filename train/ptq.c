@@ -49,7 +49,8 @@ static pq_status check_overrides(const pq_config *config, const pq_params *param
             any = matches(config, &params->list[k]) && pq_pattern_match(match, params->list[k].name);
         if (!any)
             return PQ_FAIL(err, PQ_ERR_USAGE,
-                           "quant.overrides: \"%s\" matches no matrix that quant.params has quantized", match);
+                           "quant.overrides: \"%s\" matches no matrix that quant.params has quantized",
+                           match);
     }
     return PQ_OK;
 }
@@ -100,7 +101,8 @@ pq_status pq_ptq_fit(const pq_scale_options *scale, pq_model *model, size_t i, p
     return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", p->name);
 }
 
-pq_status pq_ptq_activations(const pq_config *config, const pq_model *parent, pq_model *model, pq_error *err) {
+pq_status pq_ptq_activations(const pq_config *config, const pq_model *parent, pq_model *model,
+                             pq_error *err) {
     pq_activations kind;
     if (!pq_activations_parse(config->quant.activations, &kind))
         return PQ_FAIL(err, PQ_ERR_USAGE, "quant.activations: %s is not known", config->quant.activations);

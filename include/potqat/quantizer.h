@@ -25,8 +25,9 @@ PQ_API void pq_codebook_destroy(pq_codebook *codebook);
 PQ_API int pq_codebook_bits(const pq_codebook *codebook);
 /** The value of a code in units of the scale; NaN where the code is not one of the codebook's. */
 PQ_API float pq_codebook_value(const pq_codebook *codebook, uint8_t code);
-/** Fit one scale to n weights, by method (absmax, mse, ema-absmax, learned: as their first fit) on a grid of floats (bf16, fp32, pot); `least` > 0
- * bounds it from below, 0: the quantizer's own bound. PQ_ERR_USAGE where a weight is not finite. */
+/** Fit one scale to n weights, by method (absmax, mse, ema-absmax, learned: as their first fit) on a grid of
+ * floats (bf16, fp32, pot); `least` > 0 bounds it from below, 0: the quantizer's own bound. PQ_ERR_USAGE
+ * where a weight is not finite. */
 PQ_API pq_status pq_codebook_fit(const pq_codebook *codebook, const char *method, const char *grid,
                                  float least, const float *weights, size_t n, float *scale, pq_error *err);
 

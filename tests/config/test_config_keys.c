@@ -17,7 +17,8 @@ static const char *const manual[] = {
     "data.path field tokenizer split split_by order",
     "model.preset layers heads width context bias gelu",
     "init.from optimizer iter",
-    "quant.quantizer levels range rounding granularity split_qkv scale refit percentile scale_eps scale_grid gradient "
+    "quant.quantizer levels range rounding granularity split_qkv scale refit percentile scale_eps scale_grid "
+    "gradient "
     "activations "
     "params overrides",
     "ptq.method calib_sequences calib_context",

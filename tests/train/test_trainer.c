@@ -119,17 +119,18 @@ static const char *const groups[] = {"quant.quantizer=uniform",
                                      "train.loss=last-token",
                                      "eval.protocol=last-token",
                                      NULL};
-static const char *const learned[] = {"quant.quantizer=pot",  "quant.levels=7",
-                                      "quant.scale=learned",  "quant.granularity=row",
-                                      "qat.scale_lr=1e-2",    "qat.progressive=[[0, 15], [5, 7]]",
-                                      "qat.start_iter=2",     "qat.anneal_iters=4",
-                                      "qat.ema=0.7",          NULL};
-static const char *const frozen[] = {"quant.quantizer=pot",  "quant.levels=7", "quant.scale=mse",
-                                     "qat.freeze=[[0, 0.5], [3, 0.75], [7, 1]]", "qat.dampen=5", NULL};
+static const char *const learned[] = {"quant.quantizer=pot", "quant.levels=7",
+                                      "quant.scale=learned", "quant.granularity=row",
+                                      "qat.scale_lr=1e-2",   "qat.progressive=[[0, 15], [5, 7]]",
+                                      "qat.start_iter=2",    "qat.anneal_iters=4",
+                                      "qat.ema=0.7",         NULL};
+static const char *const frozen[] = {"quant.quantizer=pot", "quant.levels=7",
+                                     "quant.scale=mse",     "qat.freeze=[[0, 0.5], [3, 0.75], [7, 1]]",
+                                     "qat.dampen=5",        NULL};
 static const char *const token[] = {"quant.quantizer=pot", "quant.levels=7", "quant.activations=int8-token",
                                     "train.recompute=true", NULL};
 static const char *const affine[] = {"quant.quantizer=pot", "quant.levels=7", "quant.activations=int8-affine",
-                                     "train.accumulate=2", "qat.ema=0.7", NULL};
+                                     "train.accumulate=2",  "qat.ema=0.7",    NULL};
 static const char *const *const variants[] = {plain, micro, qat, groups, learned, frozen, token, affine};
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
@@ -225,14 +226,14 @@ START_TEST(learns_and_reports) {
 }
 END_TEST
 
-/* The trainer's evaluation, a fresh one from the checkpoint, and the packed model in the engine. An engine that left
- * the activations as they are would be 3e-6 away from int8-token. */
+/* The trainer's evaluation, a fresh one from the checkpoint, and the packed model in the engine. An engine
+ * that left the activations as they are would be 3e-6 away from int8-token. */
 START_TEST(evaluation_agrees_everywhere) {
     static const char *const activations[] = {"none", "int8-token", "int8-affine"};
     char kind[64];
     snprintf(kind, sizeof kind, "quant.activations=%s", activations[_i]);
-    const char *const more[] = {"quant.quantizer=pot", "quant.levels=15", "train.max_iters=20",
-                                "eval.windows=0", kind, NULL};
+    const char *const more[] = {
+        "quant.quantizer=pot", "quant.levels=15", "train.max_iters=20", "eval.windows=0", kind, NULL};
     pq_train_result r;
     pq_model *model;
     pq_packed *packed;
@@ -310,7 +311,8 @@ START_TEST(divergence) {
 }
 END_TEST
 
-/* A skipped iteration leaves the ranges as they were; ranges of a parent go on, and a fresh start has none. */
+/* A skipped iteration leaves the ranges as they were; ranges of a parent go on, and a fresh start has none.
+ */
 START_TEST(ranges_follow_updates_alone) {
     pq_model *before, *after;
     char from[300];
