@@ -26,6 +26,7 @@ TABLE = {
 OWNERS = {
     "hdf5.h": ["store"],
     "cblas.h": ["kernels/gemm.c"],
+    "oneapi/dnnl/dnnl.h": ["kernels/gemm.c", "kernels/gemm_bf16.c"],
     "omp.h": ["base", "kernels"],
 }
 ALIASES = {"model/gpt2_params.def": "model/model.h"}
