@@ -4,7 +4,7 @@
 set -eu
 
 build_packages='gcc libc6-dev meson ninja-build pkg-config libopenblas-dev libdnnl-dev libhdf5-dev libfyaml-dev libjansson-dev
-    libxxhash-dev gnuplot-nox curl ca-certificates'
+    libpcre2-dev libxxhash-dev libzstd-dev gnuplot-nox curl ca-certificates'
 test_packages='check g++ git python3 python3-numpy python3-h5py strace'
 checks_packages='clang libomp-dev valgrind shellcheck binutils'
 

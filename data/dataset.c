@@ -1,5 +1,5 @@
-/* Owns the way from a text's name to tokens in three splits, and the order in which windows are drawn. Texts
- * with a name are fetch.c's and corpus.c's, shards are shards.c's. */
+/* Owns the way from a data.path to tokens in three splits, and the order in which windows are drawn. Texts
+ * are documents.c's and encode.c's, shards are shards.c's, bare tokens are bins.c's. */
 #include "data/dataset.h"
 
 #include <libgen.h>
@@ -12,11 +12,11 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "data/corpus.h"
+#include "data/bins.h"
+#include "data/encode.h"
 #include "data/fetch.h"
+#include "data/files.h"
 #include "data/shards.h"
-
-enum { LEAST = 2 /* tokens of a split: one to read, one to predict */ };
 
 /* Tokens that follow one another in memory: a whole split, or one shard of it. */
 typedef struct piece {
@@ -29,78 +29,15 @@ struct pq_dataset {
     piece *pieces[3];
     size_t piece_count[3], tokens[3];
     double shares[3], floor;
+    bool by_document;
     char *source;
     uint64_t hash;
-    uint16_t *text;   /* the tokens of a text; NULL for shards */
-    pq_shards shards; /* empty for a text */
+    uint16_t *text[3]; /* the tokens of a text: of each split, or all in the first; NULL for shards */
+    pq_shards shards;  /* empty for a text */
 };
-
-/* A text before it is tokenized. */
-typedef struct text {
-    pq_file_view view;
-    char *name; /* where it is from, for people and errors */
-    double floor;
-} text;
 
 static pq_status no_memory(pq_error *err) {
     return PQ_FAIL(err, PQ_ERR_MEMORY, "the name of a text could not be allocated");
-}
-
-static pq_status load_builtin(const char *instead, text *out, pq_error *err) {
-    pq_corpus corpus;
-    char *characters;
-    pq_corpus_init(&corpus);
-    PQ_TRY(pq_corpus_generate(&corpus, PQ_CORPUS_SEED, PQ_CORPUS_CHARACTERS, &characters, err));
-    out->view = (pq_file_view){.data = characters, .size = PQ_CORPUS_CHARACTERS};
-    out->floor = corpus.entropy;
-    return asprintf(&out->name, "the built-in corpus%s%s", instead ? " in place of " : "",
-                    instead ? instead : "") < 0
-               ? no_memory(err)
-               : PQ_OK;
-}
-
-/* A text with a name: from this machine, else downloaded, else the built-in corpus in its place. */
-static pq_status load_source(const pq_source *source, text *out, pq_error *err) {
-    char *path;
-    pq_error reason;
-    PQ_TRY(pq_source_locate(source, &path, err));
-    if (!path && pq_source_download(source, &path, &reason) != PQ_OK) {
-        pq_log(PQ_LOG_WARNING, "the built-in corpus takes the place of %s: %s", source->name, reason.message);
-        return load_builtin(source->name, out, err);
-    }
-    pq_status status = pq_file_read(path, &out->view, err);
-    if (status == PQ_OK && asprintf(&out->name, "%s (%s)", source->name, path) < 0) status = no_memory(err);
-    free(path);
-    return status;
-}
-
-static pq_status load_file(const char *path, text *out, pq_error *err) {
-    static const char *const foreign[] = {".jsonl", ".zst", ".bin"};
-    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
-        size_t length = strlen(path), ending = strlen(foreign[i]);
-        if (length > ending && strcmp(path + length - ending, foreign[i]) == 0)
-            return PQ_FAIL(
-                err, PQ_ERR_USAGE,
-                "%s: %s files are not in this build; expected UTF-8 text or what potqat data prepare "
-                "wrote",
-                path, foreign[i]);
-    }
-    if (!pq_file_exists(path))
-        return PQ_FAIL(err, PQ_ERR_IO,
-                       "there is no text %s; expected a UTF-8 file, a folder of shards, or one of the names "
-                       "tinyshakespeare and builtin",
-                       path);
-    PQ_TRY(pq_file_read(path, &out->view, err));
-    return pq_copy_text(path, &out->name, err);
-}
-
-/* Where a split of n tokens ends when the shares up to it sum to `share`: floor(n * share), but sums like
- * 0.7 + 0.2 lie a rounding error below the decimal number that was meant and must not lose a token by that.
- */
-static size_t boundary(size_t n, double share) {
-    double exact = (double)n * share, nearest = round(exact);
-    size_t end = (size_t)(fabs(exact - nearest) <= 1e-15 * (double)n ? nearest : exact);
-    return end < n ? end : n;
 }
 
 static void add_piece(pq_dataset *dataset, pq_split split, const uint16_t *tokens, size_t count) {
@@ -111,66 +48,128 @@ static void add_piece(pq_dataset *dataset, pq_split split, const uint16_t *token
 
 /* Three contiguous splits of tokens[n]. */
 static pq_status cut(pq_dataset *dataset, const uint16_t *tokens, size_t n, pq_error *err) {
-    double share = 0;
-    size_t start = 0;
+    size_t count[3];
+    pq_split_tokens(dataset->shares, n, count);
+    PQ_TRY(pq_split_check(dataset->shares, count, n, dataset->source, err));
     for (pq_split split = PQ_TRAIN; split <= PQ_TEST; split++) {
-        share += dataset->shares[split];
-        size_t end = boundary(n, share);
-        if (dataset->shares[split] > 0 && end - start < LEAST)
-            return PQ_FAIL(
-                err, PQ_ERR_USAGE,
-                "%s has %zu tokens, of which its %s split (share %g) gets %zu; at least %d are needed",
-                dataset->source, n, pq_split_names[split], dataset->shares[split], end - start, LEAST);
         PQ_TRY(pq_calloc(1, sizeof(piece), "the splits", &dataset->pieces[split], err));
-        if (end > start) add_piece(dataset, split, tokens + start, end - start);
-        start = end;
+        if (count[split]) add_piece(dataset, split, tokens, count[split]);
+        tokens += count[split];
     }
     return PQ_OK;
 }
 
-/* The tokenizer that the options ask for, for a text. */
-static pq_status make_tokenizer(const pq_data_options *options, const text *from, pq_tokenizer **out,
-                                pq_error *err) {
-    if (!options->parent)
-        return pq_tokenizer_create(options->tokenizer ? options->tokenizer : "char", from->view.data,
-                                   from->view.size, out, err);
-    char *json = pq_tokenizer_to_json(options->parent); /* a copy, so that the parent may be destroyed */
+/* Whether `name` is a kind of tokenizer that a text gives; else it is a file or a folder. */
+static bool is_kind(const char *name) {
+    return strcmp(name, "char") == 0 || strcmp(name, "byte") == 0;
+}
+
+static pq_status copy_tokenizer(const pq_tokenizer *from, pq_tokenizer **out, pq_error *err) {
+    char *json = pq_tokenizer_to_json(from);
     if (!json) return PQ_FAIL(err, PQ_ERR_MEMORY, "the parent's tokenizer could not be copied");
     pq_status status = pq_tokenizer_from_json(json, strlen(json), out, err);
     free(json);
     return status;
 }
 
-static pq_status open_text(const pq_data_options *options, pq_dataset *dataset, pq_error *err) {
-    const pq_source *source = pq_source_find(options->path);
-    text from = {.floor = NAN};
-    size_t count = 0;
-    pq_status status = strcmp(options->path, "builtin") == 0 ? load_builtin(NULL, &from, err)
-                       : source                              ? load_source(source, &from, err)
-                                                             : load_file(options->path, &from, err);
-    if (status == PQ_OK) {
-        dataset->source = from.name;
-        dataset->floor = from.floor;
-        if (from.view.size == 0)
-            status =
-                PQ_FAIL(err, PQ_ERR_USAGE, "%s is empty; a text to learn from has characters", from.name);
-        if (status == PQ_OK) {
-            status = make_tokenizer(options, &from, &dataset->tokenizer, err);
-            if (status == PQ_OK)
-                status = pq_tokenizer_encode(dataset->tokenizer, from.view.data, from.view.size,
-                                             &dataset->text, &count, err);
-            if (status != PQ_OK) pq_prefix(err, status, "%s", from.name);
-        }
+pq_status pq_data_tokenizer(const pq_data_options *options, pq_documents *documents,
+                            bool (*go_on)(void *context, const pq_documents *at), void *context,
+                            pq_tokenizer **out, pq_error *err) {
+    const char *name = options->tokenizer ? options->tokenizer : "char";
+    if (!options->parent && is_kind(name))
+        return pq_encoder_tokenizer(name, documents, go_on, context, out, err);
+    if (!options->parent && !pq_file_exists(name))
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "data.tokenizer: expected char, byte, or the path of a tokenizer.json or of its "
+                       "folder, found %s, and no such file",
+                       name);
+    if (options->parent)
+        PQ_TRY(copy_tokenizer(options->parent, out, err)); /* the parent may be destroyed */
+    else
+        PQ_TRY(pq_tokenizer_open(name, out, err));
+    pq_documents_restart(documents, pq_tokenizer_end_of_text(*out) >= 0);
+    return PQ_OK;
+}
+
+/* Tokens that arrive piece by piece. */
+typedef struct growing {
+    pq_dataset *dataset;
+    size_t count[3], capacity[3];
+} growing;
+
+static pq_status take_tokens(void *context, uint64_t document, const uint16_t *tokens, size_t count,
+                             pq_error *err) {
+    growing *g = context;
+    int split = g->dataset->by_document ? pq_split_of_document(g->dataset->shares, document) : 0;
+    if (split > 2) return PQ_OK;
+    uint16_t **all = &g->dataset->text[split];
+    if (count > g->capacity[split] - g->count[split]) {
+        size_t capacity = 2 * g->capacity[split] + count;
+        uint16_t *larger = realloc(*all, capacity * sizeof **all);
+        if (!larger)
+            return PQ_FAIL(err, PQ_ERR_MEMORY,
+                           "%zu tokens could not be allocated; potqat data prepare makes shards of a large "
+                           "text",
+                           capacity);
+        *all = larger;
+        g->capacity[split] = capacity;
     }
-    pq_file_view_close(&from.view);
+    memcpy(*all + g->count[split], tokens, count * sizeof *tokens);
+    g->count[split] += count;
+    return PQ_OK;
+}
+
+static pq_status encode_all(pq_dataset *dataset, pq_documents *documents, pq_error *err) {
+    growing g = {.dataset = dataset};
+    pq_encoder *encoder;
+    bool more = true;
+    PQ_TRY(pq_encoder_create(documents, dataset->tokenizer, &encoder, err));
+    pq_status status = PQ_OK;
+    while (more && status == PQ_OK) status = pq_encoder_next(encoder, take_tokens, &g, &more, err);
+    pq_encoder_destroy(encoder);
     PQ_TRY(status);
-    return cut(dataset, dataset->text, count, err);
+    size_t n = g.count[0] + g.count[1] + g.count[2];
+    if (n == 0)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "%s is empty; a text to learn from has characters",
+                       dataset->source);
+    if (!dataset->by_document) return cut(dataset, dataset->text[0], n, err);
+    PQ_TRY(pq_split_check(dataset->shares, g.count, n, dataset->source, err));
+    for (pq_split split = PQ_TRAIN; split <= PQ_TEST; split++) {
+        PQ_TRY(pq_calloc(1, sizeof(piece), "the splits", &dataset->pieces[split], err));
+        if (g.count[split]) add_piece(dataset, split, dataset->text[split], g.count[split]);
+    }
+    return PQ_OK;
+}
+
+static pq_status open_text(const pq_data_options *options, pq_dataset *dataset, pq_error *err) {
+    pq_documents *documents;
+    dataset->by_document = options->by_document;
+    PQ_TRY(pq_documents_open(options->path, options->field, &documents, err));
+    dataset->floor = pq_documents_floor(documents);
+    pq_status status = pq_copy_text(pq_documents_name(documents), &dataset->source, err);
+    if (status == PQ_OK) status = pq_data_tokenizer(options, documents, NULL, NULL, &dataset->tokenizer, err);
+    if (status == PQ_OK) status = encode_all(dataset, documents, err);
+    pq_documents_close(documents);
+    return status;
+}
+
+/* Whether the tokenizer that `name` asks for (NULL: any) is `found`. */
+static pq_status agrees(const char *name, const pq_tokenizer *found, bool *same, pq_error *err) {
+    pq_tokenizer *wanted;
+    *same = !name || strcmp(name, pq_tokenizer_kind(found)) == 0;
+    if (*same || is_kind(name)) return PQ_OK;
+    PQ_TRY(pq_tokenizer_open(name, &wanted, err));
+    *same = pq_tokenizer_hash(wanted) == pq_tokenizer_hash(found);
+    pq_tokenizer_destroy(wanted);
+    return PQ_OK;
 }
 
 /* Shards carry their tokenizer; it must be the one that is asked for. */
 static pq_status check_tokenizer(const pq_data_options *options, const pq_tokenizer *found, pq_error *err) {
     const char *kind = pq_tokenizer_kind(found);
-    if (options->tokenizer && strcmp(options->tokenizer, kind) != 0)
+    bool same;
+    PQ_TRY(agrees(options->tokenizer, found, &same, err));
+    if (!same)
         return PQ_FAIL(err, PQ_ERR_USAGE, "%s was prepared with the tokenizer %s; data.tokenizer is %s",
                        options->path, kind, options->tokenizer);
     if (options->parent && pq_tokenizer_hash(options->parent) != pq_tokenizer_hash(found))
@@ -188,10 +187,14 @@ static pq_status open_folder(const pq_data_options *options, pq_dataset *dataset
     dataset->tokenizer = shards->tokenizer;
     shards->tokenizer = NULL;
     dataset->floor = shards->floor;
-    if (memcmp(shards->split, options->split, sizeof shards->split) != 0)
+    if (memcmp(shards->split, options->split, sizeof shards->split) != 0 ||
+        shards->by_document != options->by_document)
         pq_log(PQ_LOG_WARNING,
-               "%s was split %g, %g, %g when it was prepared; data.split does not change that", options->path,
-               shards->split[0], shards->split[1], shards->split[2]);
+               "%s was split %g, %g, %g by %s when it was prepared; data.split and data.split_by do not "
+               "change that",
+               options->path, shards->split[0], shards->split[1], shards->split[2],
+               shards->by_document ? "document" : "token");
+    dataset->by_document = shards->by_document;
     memcpy(dataset->shares, shards->split, sizeof dataset->shares);
     if (asprintf(&dataset->source, "shards in %s of %s", options->path, shards->source) < 0)
         return no_memory(err);
@@ -203,40 +206,111 @@ static pq_status open_folder(const pq_data_options *options, pq_dataset *dataset
     return PQ_OK;
 }
 
+/* The tokenizer.json in the folder of `file`. */
+static pq_status tokenizer_beside(const char *file, pq_tokenizer **out, pq_error *err) {
+    char *path;
+    PQ_TRY(pq_copy_text(file, &path, err));
+    pq_status status = pq_shards_tokenizer(dirname(path), out, err);
+    free(path);
+    return status;
+}
+
 /* One shard by itself, its tokenizer beside it: cut like a text. */
 static pq_status open_shard(const pq_data_options *options, pq_dataset *dataset, pq_error *err) {
     pq_shards *shards = &dataset->shards;
-    char *path;
-    PQ_TRY(pq_copy_text(options->path, &path, err));
-    pq_status status = pq_shards_tokenizer(dirname(path), &dataset->tokenizer, err);
-    free(path);
-    PQ_TRY(status);
+    PQ_TRY(tokenizer_beside(options->path, &dataset->tokenizer, err));
     PQ_TRY(check_tokenizer(options, dataset->tokenizer, err));
     PQ_TRY(pq_calloc(1, sizeof(pq_shard), "the shard", &shards->shard[0], err));
-    PQ_TRY(pq_shard_open(options->path, dataset->tokenizer, shards->shard[0], err));
+    PQ_TRY(pq_shard_open(options->path, dataset->tokenizer, NULL, shards->shard[0], err));
     shards->count[0] = 1;
     if (asprintf(&dataset->source, "the shard %s", options->path) < 0) return no_memory(err);
     return cut(dataset, shards->shard[0]->tokens, shards->shard[0]->count, err);
 }
 
-/* The same for the same tokens, however they are cut into shards. */
-static pq_status hash_all(pq_dataset *dataset, pq_error *err) {
-    uint64_t parts[7] = {pq_tokenizer_hash(dataset->tokenizer)};
-    XXH3_state_t *state = XXH3_createState();
-    if (!state) return PQ_FAIL(err, PQ_ERR_MEMORY, "a hash could not be allocated");
-    for (size_t split = 0; split < 3; split++) {
-        XXH3_64bits_reset(state);
-        for (size_t i = 0; i < dataset->piece_count[split]; i++)
-            XXH3_64bits_update(state, dataset->pieces[split][i].tokens, 2 * dataset->pieces[split][i].count);
-        parts[1 + 2 * split] = dataset->tokens[split];
-        parts[2 + 2 * split] = XXH3_64bits_digest(state);
+/* Bare tokens say nothing of their vocabulary: it is the parent's, the one asked for, or lies beside them. */
+static pq_status tokenizer_of_bin(const pq_data_options *options, const char *file, pq_tokenizer **out,
+                                  pq_error *err) {
+    if (options->parent) return copy_tokenizer(options->parent, out, err);
+    if (options->tokenizer && strcmp(options->tokenizer, "char") != 0)
+        return pq_tokenizer_create(options->tokenizer, "", 0, out, err);
+    if (tokenizer_beside(file, out, err) != PQ_OK)
+        return pq_prefix(err, PQ_ERR_USAGE,
+                         "%s holds tokens alone; data.tokenizer, the parent model or a tokenizer.json beside "
+                         "it has to name their vocabulary",
+                         file);
+    return check_tokenizer(options, *out, err);
+}
+
+static pq_status open_bin(const pq_data_options *options, pq_dataset *dataset, pq_error *err) {
+    pq_shards *shards = &dataset->shards;
+    PQ_TRY(tokenizer_of_bin(options, options->path, &dataset->tokenizer, err));
+    PQ_TRY(pq_calloc(1, sizeof(pq_shard), "the tokens", &shards->shard[0], err));
+    PQ_TRY(pq_bin_open(options->path, dataset->tokenizer, shards->shard[0], err));
+    shards->count[0] = 1;
+    if (asprintf(&dataset->source, "the tokens in %s", options->path) < 0) return no_memory(err);
+    return cut(dataset, shards->shard[0]->tokens, shards->shard[0]->count, err);
+}
+
+/* train.bin, val.bin and, where there is one, test.bin: three splits as they are. */
+static pq_status open_bins(const pq_data_options *options, pq_dataset *dataset, pq_error *err) {
+    pq_shards *shards = &dataset->shards;
+    double all = 0;
+    if (asprintf(&dataset->source, "train.bin and val.bin in %s", options->path) < 0) return no_memory(err);
+    for (pq_split split = PQ_TRAIN; split <= PQ_TEST; split++) {
+        char *path = pq_bin_path(options->path, split);
+        if (!path) return no_memory(err);
+        pq_status status = PQ_OK;
+        if (!dataset->tokenizer) status = tokenizer_of_bin(options, path, &dataset->tokenizer, err);
+        if (status == PQ_OK) status = pq_calloc(1, sizeof(pq_shard), "tokens", &shards->shard[split], err);
+        if (status == PQ_OK) status = pq_calloc(1, sizeof(piece), "splits", &dataset->pieces[split], err);
+        if (status == PQ_OK && (split != PQ_TEST || pq_file_exists(path))) {
+            status = pq_bin_open(path, dataset->tokenizer, shards->shard[split], err);
+            if (status == PQ_OK) {
+                shards->count[split] = 1;
+                add_piece(dataset, split, shards->shard[split]->tokens, shards->shard[split]->count);
+            }
+        }
+        free(path);
+        PQ_TRY(status);
+        all += (double)dataset->tokens[split];
     }
-    XXH3_freeState(state);
-    dataset->hash = pq_hash(parts, sizeof parts);
+    for (size_t split = 0; split < 3; split++) dataset->shares[split] = (double)dataset->tokens[split] / all;
     return PQ_OK;
 }
 
-static pq_status check_options(const pq_data_options *options, pq_error *err) {
+uint64_t pq_dataset_hash_of(const pq_tokenizer *tokenizer, const size_t tokens[3], const uint64_t hash[3]) {
+    uint64_t parts[7] = {pq_tokenizer_hash(tokenizer)};
+    for (size_t split = 0; split < 3; split++) {
+        parts[1 + 2 * split] = tokens[split];
+        parts[2 + 2 * split] = hash[split];
+    }
+    return pq_hash(parts, sizeof parts);
+}
+
+/* The same for the same tokens, however they are cut into shards. */
+static pq_status hash_all(pq_dataset *dataset, pq_error *err) {
+    uint64_t *hash = dataset->shards.hash, ignored;
+    uint16_t largest;
+    XXH3_state_t *state = XXH3_createState();
+    pq_status status = state ? PQ_OK : PQ_FAIL(err, PQ_ERR_MEMORY, "a hash could not be allocated");
+    bool done = hash[0] || hash[1] || hash[2]; /* a folder of shards knows them */
+    for (size_t split = 0; split < 3 && status == PQ_OK && !done; split++) {
+        XXH3_64bits_reset(state);
+        for (size_t i = 0; i < dataset->piece_count[split] && status == PQ_OK; i++) {
+            const piece *p = &dataset->pieces[split][i];
+            if (dataset->text[0] || dataset->text[1] || dataset->text[2])
+                XXH3_64bits_update(state, p->tokens, 2 * p->count);
+            else
+                status = pq_tokens_scan(p->tokens, p->count, state, &ignored, &largest, err);
+        }
+        hash[split] = XXH3_64bits_digest(state);
+    }
+    XXH3_freeState(state);
+    dataset->hash = pq_dataset_hash_of(dataset->tokenizer, dataset->tokens, hash);
+    return status;
+}
+
+pq_status pq_data_check(const pq_data_options *options, pq_error *err) {
     const double *s = options->split;
     bool good = true;
     for (size_t i = 0; i < 3; i++) good = good && s[i] >= 0 && s[i] <= 1;
@@ -244,25 +318,46 @@ static pq_status check_options(const pq_data_options *options, pq_error *err) {
         return PQ_FAIL(err, PQ_ERR_USAGE,
                        "data.split should be three shares from 0 to 1, at most 1 together; found %g, %g, %g",
                        s[0], s[1], s[2]);
-    if (options->parent && options->tokenizer &&
-        strcmp(options->tokenizer, pq_tokenizer_kind(options->parent)) != 0)
+    bool same = true;
+    if (options->parent) PQ_TRY(agrees(options->tokenizer, options->parent, &same, err));
+    if (!same)
         return PQ_FAIL(err, PQ_ERR_USAGE, "data.tokenizer is %s; the model it continues has the tokenizer %s",
                        options->tokenizer, pq_tokenizer_kind(options->parent));
     return PQ_OK;
 }
 
+pq_data_kind pq_data_kind_of(const char *path) {
+    char *index, *bin;
+    pq_data_kind kind = PQ_DATA_TEXT;
+    if (strcmp(path, "builtin") == 0 || pq_source_find(path)) return kind;
+    if (!pq_folder_exists(path))
+        return pq_shard_looks_like(path) ? PQ_DATA_SHARD : pq_ends_with(path, ".bin") ? PQ_DATA_BIN : kind;
+    index = pq_path_join(path, PQ_SHARDS_INDEX);
+    bin = pq_bin_path(path, PQ_TRAIN);
+    if (index && pq_file_exists(index))
+        kind = PQ_DATA_SHARDS;
+    else if (bin && pq_file_exists(bin))
+        kind = PQ_DATA_BINS;
+    free(index);
+    free(bin);
+    return kind;
+}
+
+static pq_status (*const readers[])(const pq_data_options *options, pq_dataset *dataset, pq_error *err) = {
+    [PQ_DATA_TEXT] = open_text, [PQ_DATA_SHARDS] = open_folder, [PQ_DATA_SHARD] = open_shard,
+    [PQ_DATA_BIN] = open_bin,   [PQ_DATA_BINS] = open_bins,
+};
+
 pq_status pq_dataset_open(const pq_data_options *options, pq_dataset **out, pq_error *err) {
     pq_dataset *dataset;
     const char *path = options->path;
     *out = NULL;
-    PQ_TRY(check_options(options, err));
+    PQ_TRY(pq_data_check(options, err));
     PQ_TRY(pq_calloc(1, sizeof *dataset, "the data", &dataset, err));
     dataset->floor = NAN;
     memcpy(dataset->shares, options->split, sizeof dataset->shares);
-    bool named = strcmp(path, "builtin") == 0 || pq_source_find(path);
-    pq_status status = !named && pq_folder_exists(path)      ? open_folder(options, dataset, err)
-                       : !named && pq_shard_looks_like(path) ? open_shard(options, dataset, err)
-                                                             : open_text(options, dataset, err);
+    pq_data_kind kind = pq_data_kind_of(path);
+    pq_status status = readers[kind](options, dataset, err);
     if (status == PQ_OK) status = hash_all(dataset, err);
     if (status != PQ_OK) {
         pq_dataset_close(dataset);
@@ -277,7 +372,7 @@ void pq_dataset_close(pq_dataset *dataset) {
     for (size_t split = 0; split < 3; split++) free(dataset->pieces[split]);
     pq_shards_close(&dataset->shards);
     pq_tokenizer_destroy(dataset->tokenizer);
-    free(dataset->text);
+    for (size_t split = 0; split < 3; split++) free(dataset->text[split]);
     free(dataset->source);
     free(dataset);
 }
@@ -288,6 +383,10 @@ const pq_tokenizer *pq_dataset_tokenizer(const pq_dataset *dataset) {
 
 const double *pq_dataset_shares(const pq_dataset *dataset) {
     return dataset->shares;
+}
+
+bool pq_dataset_by_document(const pq_dataset *dataset) {
+    return dataset->by_document;
 }
 
 size_t pq_dataset_tokens(const pq_dataset *dataset, pq_split split) {
@@ -306,21 +405,38 @@ double pq_dataset_floor(const pq_dataset *dataset) {
     return dataset->floor;
 }
 
-void pq_dataset_read(const pq_dataset *dataset, pq_split split, size_t offset, size_t count, uint16_t *out) {
+/* The piece that holds the token at `offset`: the last one that starts at or before it. */
+static size_t find_piece(const pq_dataset *dataset, pq_split split, size_t offset) {
     const piece *pieces = dataset->pieces[split];
     size_t low = 0, high = dataset->piece_count[split];
-    while (high - low > 1) { /* the last piece that starts at or before offset */
+    while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
         if (pieces[middle].start <= offset)
             low = middle;
         else
             high = middle;
     }
-    for (; count; low++) {
-        size_t within = offset - pieces[low].start, left = pieces[low].count - within;
+    return low;
+}
+
+void pq_dataset_read(const pq_dataset *dataset, pq_split split, size_t offset, size_t count, uint16_t *out) {
+    const piece *pieces = dataset->pieces[split];
+    for (size_t i = find_piece(dataset, split, offset); count; i++) {
+        size_t within = offset - pieces[i].start, left = pieces[i].count - within;
         size_t now = count < left ? count : left;
-        memcpy(out, pieces[low].tokens + within, 2 * now);
+        memcpy(out, pieces[i].tokens + within, 2 * now);
         out += now, offset += now, count -= now;
+    }
+}
+
+void pq_dataset_prefetch(const pq_dataset *dataset, pq_split split, size_t offset, size_t count) {
+    if (dataset->text[0] || dataset->text[1] || dataset->text[2]) return;
+    const piece *pieces = dataset->pieces[split];
+    for (size_t i = find_piece(dataset, split, offset); count; i++) {
+        size_t within = offset - pieces[i].start, left = pieces[i].count - within;
+        size_t now = count < left ? count : left;
+        pq_pages_fetch(pieces[i].tokens + within, 2 * now);
+        offset += now, count -= now;
     }
 }
 

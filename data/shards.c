@@ -1,18 +1,17 @@
 /* Owns the reading of token shards: every byte of the header, the index and the tokens is checked before a
- * token is used. Writing them is prepare.c's. */
+ * token is used. Writing them is shards_write.c's. */
 #include "data/shards.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/memory.h"
 
 _Static_assert(sizeof(pq_shard_header) == 64, "the header is 64 bytes on disk");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "shards are used in place, as little-endian");
-
-const char *const pq_split_names[3] = {"train", "val", "test"};
 
 char *pq_shard_path(const char *folder, pq_split split, size_t number) {
     char name[32];
@@ -53,7 +52,27 @@ static pq_status check_header(const pq_shard_header *header, size_t size, const 
     return PQ_OK;
 }
 
-pq_status pq_shard_open(const char *path, const pq_tokenizer *tokenizer, pq_shard *out, pq_error *err) {
+pq_status pq_tokens_scan(const uint16_t *tokens, size_t count, XXH3_state_t *running, uint64_t *hash,
+                         uint16_t *largest, pq_error *err) {
+    const size_t piece = (size_t)1 << 20;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return PQ_FAIL(err, PQ_ERR_MEMORY, "a hash could not be allocated");
+    XXH3_64bits_reset(state);
+    *largest = 0;
+    for (size_t at = 0; at < count; at += piece) {
+        size_t now = count - at < piece ? count - at : piece;
+        for (size_t i = at; i < at + now; i++) *largest = tokens[i] > *largest ? tokens[i] : *largest;
+        XXH3_64bits_update(state, tokens + at, 2 * now);
+        if (running) XXH3_64bits_update(running, tokens + at, 2 * now);
+        pq_pages_drop(tokens + at, 2 * now);
+    }
+    *hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return PQ_OK;
+}
+
+pq_status pq_shard_open(const char *path, const pq_tokenizer *tokenizer, XXH3_state_t *running, pq_shard *out,
+                        pq_error *err) {
     pq_shard shard = {0};
     uint16_t largest = 0;
     *out = shard;
@@ -66,10 +85,10 @@ pq_status pq_shard_open(const char *path, const pq_tokenizer *tokenizer, pq_shar
     if (status == PQ_OK) {
         shard.tokens = (const uint16_t *)(shard.view.data + sizeof *header);
         shard.count = (size_t)header->tokens;
-        shard.hash = pq_hash(shard.tokens, 2 * shard.count);
-        for (size_t i = 0; i < shard.count; i++)
-            largest = shard.tokens[i] > largest ? shard.tokens[i] : largest;
-        if (shard.hash != header->hash)
+        status = pq_tokens_scan(shard.tokens, shard.count, running, &shard.hash, &largest, err);
+        if (status != PQ_OK) {
+            /* said already */
+        } else if (shard.hash != header->hash)
             status = PQ_FAIL(err, PQ_ERR_FORMAT,
                              "%s is damaged: its tokens do not have the hash in its header", path);
         else if (largest >= header->vocab)
@@ -123,8 +142,8 @@ static bool is_hash(const json_t *value, uint64_t hash) {
 }
 
 /* Shards of one split as the index lists them. */
-static pq_status open_split(const char *folder, const json_t *list, pq_split split, pq_shards *out,
-                            pq_error *err) {
+static pq_status open_split(const char *folder, const json_t *list, pq_split split, XXH3_state_t *running,
+                            pq_shards *out, pq_error *err) {
     size_t count = json_array_size(list);
     if (!json_is_array(list))
         return PQ_FAIL(err, PQ_ERR_FORMAT, "it has no list \"%s\"", pq_split_names[split]);
@@ -134,7 +153,7 @@ static pq_status open_split(const char *folder, const json_t *list, pq_split spl
         char *path = pq_shard_path(folder, split, i);
         if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
         pq_shard *shard = &out->shard[split][i];
-        pq_status status = pq_shard_open(path, out->tokenizer, shard, err);
+        pq_status status = pq_shard_open(path, out->tokenizer, running, shard, err);
         if (status == PQ_OK) {
             out->count[split]++;
             if (shard->count == 0 ||
@@ -153,6 +172,8 @@ static pq_status open_index(const char *folder, const json_t *index, pq_shards *
     const json_t *version = json_object_get(index, "version"), *floor = json_object_get(index, "floor");
     const json_t *shares = json_object_get(index, "split");
     const char *source = json_string_value(json_object_get(index, "source"));
+    const json_t *by = json_object_get(index, "split_by"); /* absent: token */
+    bool by_document = by && json_is_string(by) && strcmp(json_string_value(by), "document") == 0;
     if (!format || strcmp(format, PQ_SHARDS_FORMAT) != 0)
         return PQ_FAIL(err, PQ_ERR_FORMAT, "its \"format\" should be \"" PQ_SHARDS_FORMAT "\"");
     if (!json_is_integer(version) || json_integer_value(version) != PQ_SHARD_VERSION)
@@ -161,6 +182,7 @@ static pq_status open_index(const char *folder, const json_t *index, pq_shards *
     if (!is_hash(json_object_get(index, "hash"), pq_shards_index_hash(index)))
         return PQ_FAIL(err, PQ_ERR_FORMAT, "it is damaged: its text does not have the hash in it");
     bool good = source && json_array_size(shares) == 3 &&
+                (!by || by_document || (json_is_string(by) && strcmp(json_string_value(by), "token") == 0)) &&
                 (json_is_null(floor) || (json_is_real(floor) && json_real_value(floor) >= 0));
     for (size_t i = 0; i < 3 && good; i++) {
         const json_t *share = json_array_get(shares, i);
@@ -169,13 +191,20 @@ static pq_status open_index(const char *folder, const json_t *index, pq_shards *
     }
     if (!good)
         return PQ_FAIL(err, PQ_ERR_FORMAT,
-                       "\"source\", \"split\" or \"floor\" is missing or not as it should be");
+                       "\"source\", \"split\", \"split_by\" or \"floor\" is missing or not as it should be");
+    out->by_document = by_document;
     out->floor = json_is_real(floor) ? json_real_value(floor) : NAN;
     PQ_TRY(pq_copy_text(source, &out->source, err));
     PQ_TRY(pq_shards_tokenizer(folder, &out->tokenizer, err));
-    for (pq_split split = PQ_TRAIN; split <= PQ_TEST; split++)
-        PQ_TRY(open_split(folder, json_object_get(index, pq_split_names[split]), split, out, err));
-    return PQ_OK;
+    XXH3_state_t *running = XXH3_createState();
+    pq_status status = running ? PQ_OK : PQ_FAIL(err, PQ_ERR_MEMORY, "a hash could not be allocated");
+    for (pq_split split = PQ_TRAIN; split <= PQ_TEST && status == PQ_OK; split++) {
+        XXH3_64bits_reset(running);
+        status = open_split(folder, json_object_get(index, pq_split_names[split]), split, running, out, err);
+        out->hash[split] = XXH3_64bits_digest(running);
+    }
+    XXH3_freeState(running);
+    return status;
 }
 
 pq_status pq_shards_open(const char *folder, pq_shards *out, pq_error *err) {

@@ -28,8 +28,6 @@ typedef struct pq_shard_header {
     uint64_t zero[3];
 } pq_shard_header;
 
-extern const char *const pq_split_names[3]; /* train, val, test */
-
 /* One shard, mapped and checked. */
 typedef struct pq_shard {
     pq_file_view view;
@@ -38,9 +36,16 @@ typedef struct pq_shard {
     uint64_t hash;
 } pq_shard;
 
+/* One pass over the mapped tokens[count], whose pages are let go behind it: XXH3 of their bytes in *hash, the
+ * largest of them in *largest; `running` (may be NULL) takes their bytes, too. */
+struct XXH3_state_s;
+pq_status pq_tokens_scan(const uint16_t *tokens, size_t count, struct XXH3_state_s *running, uint64_t *hash,
+                         uint16_t *largest, pq_error *err);
+
 /* Map a shard and check its header against the file and `tokenizer`, then its hash and every token.
- * PQ_ERR_FORMAT when it is damaged, newer, or of another tokenizer. */
-pq_status pq_shard_open(const char *path, const pq_tokenizer *tokenizer, pq_shard *out, pq_error *err);
+ * PQ_ERR_FORMAT when it is damaged, newer, or of another tokenizer. `running` as above. */
+pq_status pq_shard_open(const char *path, const pq_tokenizer *tokenizer, struct XXH3_state_s *running,
+                        pq_shard *out, pq_error *err);
 void pq_shard_close(pq_shard *shard);
 /* Whether `path` is a file that begins as a shard does. */
 bool pq_shard_looks_like(const char *path);
@@ -50,9 +55,11 @@ typedef struct pq_shards {
     pq_tokenizer *tokenizer;
     pq_shard *shard[3]; /* [count[split]] */
     size_t count[3];
-    double split[3]; /* shares that the folder was made with */
-    double floor;    /* pq_dataset_floor of the text, NaN = unknown */
-    char *source;    /* pq_dataset_source of the text */
+    uint64_t hash[3]; /* of all tokens of a split */
+    double split[3];  /* shares that the folder was made with */
+    bool by_document; /* ... and how */
+    double floor;     /* pq_dataset_floor of the text, NaN = unknown */
+    char *source;     /* pq_dataset_source of the text */
 } pq_shards;
 
 pq_status pq_shards_open(const char *folder, pq_shards *out, pq_error *err);
@@ -65,9 +72,32 @@ char *pq_shard_path(const char *folder, pq_split split, size_t number);
 /* The hash that stands in an index, of the object without it; 0 on lack of memory. */
 uint64_t pq_shards_index_hash(const json_t *index);
 
+/* Tokens to be written, wherever they are. */
+typedef struct pq_shards_plan {
+    const pq_tokenizer *tokenizer;
+    double split[3], floor;
+    bool by_document;
+    const char *source;
+    size_t tokens[3], shard_tokens; /* of each split; at most, of each file */
+    pq_status (*read)(void *context, pq_split split, size_t offset, size_t count, uint16_t *out,
+                      pq_error *err);
+    void *context;
+} pq_shards_plan;
+
+/* Write all files into `folder`, which exists; hash[split] = XXH3 of the bytes of its tokens. */
+pq_status pq_shards_write_files(const pq_shards_plan *plan, const char *folder, uint64_t hash[3],
+                                pq_error *err);
+/* Whether `folder` may be written: absent; or, with overwrite, empty or of shards (*older = true). A folder
+ * that holds other things and no shards.json is never touched. */
+pq_status pq_shards_check_target(const char *folder, bool overwrite, bool *older, pq_error *err);
+/* Give the files in `temporary` their place: the folder's name, or where `older` is set that of each file of
+ * an older folder; all others are left alone. Cut short, the old index does not fit the new files, so that
+ * the folder is refused; with the same files in `temporary` again it can be repeated. */
+pq_status pq_shards_publish(const char *temporary, const char *folder, bool older, pq_error *err);
+void pq_shards_remove(const char *folder); /* the files that write_files makes, and the folder when empty */
+
 /* Write `dataset` as a folder of shards with at most shard_tokens tokens each. The folder appears whole or
- * not at all. An existing one is refused unless `overwrite`, which replaces the files named above and leaves
- * all others alone; a folder that holds other things and no shards.json is never touched. */
+ * not at all. An existing one is refused unless `overwrite`, as above. */
 pq_status pq_shards_write(const pq_dataset *dataset, const char *folder, bool overwrite, size_t shard_tokens,
                           pq_error *err);
 

@@ -10,7 +10,8 @@
 #define FORMAT  "potqat-tokenizer"
 #define VERSION 1
 
-static const pq_tokenizer_row *const kinds[] = {&pq_tokenizer_char, &pq_tokenizer_byte};
+static const pq_tokenizer_row *const kinds[] = {&pq_tokenizer_char, &pq_tokenizer_byte,
+                                                &pq_tokenizer_bpe_row};
 
 static const pq_tokenizer_row *find_kind(const char *name) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -35,9 +36,16 @@ char *pq_tokenizer_to_json(const pq_tokenizer *tokenizer) {
     return text;
 }
 
-/* The last step of making one: the hash of its JSON text. */
-static pq_status finish(pq_tokenizer *tokenizer, pq_tokenizer **out, pq_error *err) {
-    char *text = pq_tokenizer_to_json(tokenizer);
+pq_status pq_tokenizer_begin(const pq_tokenizer_row *kind, pq_tokenizer **out, pq_error *err) {
+    PQ_TRY(pq_calloc(1, sizeof **out, "the tokenizer", out, err));
+    (*out)->kind = kind;
+    (*out)->end = -1;
+    return PQ_OK;
+}
+
+/* The hash of the JSON text that `object` (may be NULL) gives. */
+static pq_status finish(pq_tokenizer *tokenizer, const json_t *object, pq_tokenizer **out, pq_error *err) {
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
     if (!text) {
         pq_tokenizer_destroy(tokenizer);
         return PQ_FAIL(err, PQ_ERR_MEMORY, "the tokenizer's JSON text could not be allocated");
@@ -48,22 +56,28 @@ static pq_status finish(pq_tokenizer *tokenizer, pq_tokenizer **out, pq_error *e
     return PQ_OK;
 }
 
+pq_status pq_tokenizer_finish(pq_tokenizer *tokenizer, pq_tokenizer **out, pq_error *err) {
+    json_t *object = to_object(tokenizer);
+    pq_status status = finish(tokenizer, object, out, err);
+    json_decref(object);
+    return status;
+}
+
 pq_status pq_tokenizer_create(const char *kind, const char *text, size_t bytes, pq_tokenizer **out,
                               pq_error *err) {
     pq_tokenizer *tokenizer;
     *out = NULL;
     const pq_tokenizer_row *found = find_kind(kind);
     if (!found)
-        return PQ_FAIL(err, PQ_ERR_USAGE, "the tokenizer \"%s\" is not in this build; it has char and byte",
-                       kind);
-    PQ_TRY(pq_calloc(1, sizeof *tokenizer, "the tokenizer", &tokenizer, err));
-    tokenizer->kind = found;
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "the tokenizer \"%s\" is not in this build; it has char, byte and bpe", kind);
+    PQ_TRY(pq_tokenizer_begin(found, &tokenizer, err));
     pq_status status = found->create(text, bytes, tokenizer, err);
     if (status != PQ_OK) {
         free(tokenizer);
         return status;
     }
-    return finish(tokenizer, out, err);
+    return pq_tokenizer_finish(tokenizer, out, err);
 }
 
 /* The tokenizer that `object` describes, without its hash. */
@@ -80,7 +94,7 @@ static pq_status from_object(const json_t *object, pq_tokenizer *tokenizer, pq_e
     tokenizer->kind = kind ? find_kind(kind) : NULL;
     if (!tokenizer->kind)
         return PQ_FAIL(err, PQ_ERR_FORMAT,
-                       "the tokenizer's JSON is of the kind \"%.64s\"; this build has char and byte",
+                       "the tokenizer's JSON is of the kind \"%.64s\"; this build has char, byte and bpe",
                        kind ? kind : "");
     return tokenizer->kind->read(object, tokenizer, err);
 }
@@ -93,7 +107,7 @@ pq_status pq_tokenizer_from_json(const char *json, size_t bytes, pq_tokenizer **
     if (!object)
         return PQ_FAIL(err, PQ_ERR_FORMAT, "the tokenizer's JSON is damaged at line %d, column %d: %s",
                        where.line, where.column, where.text);
-    pq_status status = pq_calloc(1, sizeof *tokenizer, "the tokenizer", &tokenizer, err);
+    pq_status status = pq_tokenizer_begin(NULL, &tokenizer, err);
     if (status == PQ_OK) {
         status = from_object(object, tokenizer, err);
         if (status != PQ_OK) free(tokenizer);
@@ -101,12 +115,12 @@ pq_status pq_tokenizer_from_json(const char *json, size_t bytes, pq_tokenizer **
     if (status == PQ_OK) {
         /* Written again it must say the same: that refuses every key that no kind reads. */
         json_t *again = to_object(tokenizer);
-        if (!json_equal(object, again)) {
+        if (again && !json_equal(object, again)) {
             pq_tokenizer_destroy(tokenizer);
             status = PQ_FAIL(err, PQ_ERR_FORMAT, "the tokenizer's JSON holds more than a %s tokenizer has",
                              json_string_value(json_object_get(object, "kind")));
         } else {
-            status = finish(tokenizer, out, err);
+            status = finish(tokenizer, again, out, err);
         }
         json_decref(again);
     }
@@ -132,11 +146,24 @@ uint64_t pq_tokenizer_hash(const pq_tokenizer *tokenizer) {
     return tokenizer->hash;
 }
 
+int32_t pq_tokenizer_end_of_text(const pq_tokenizer *tokenizer) {
+    return tokenizer->end;
+}
+
 pq_status pq_tokenizer_encode(const pq_tokenizer *tokenizer, const char *text, size_t bytes,
                               uint16_t **tokens, size_t *count, pq_error *err) {
     *tokens = NULL;
     *count = 0;
     return tokenizer->kind->encode(tokenizer, text, bytes, tokens, count, err);
+}
+
+pq_status pq_tokenizer_encode_documents(const pq_tokenizer *tokenizer, const char *text, size_t bytes,
+                                        uint16_t **tokens, size_t *count, pq_error *err) {
+    if (!tokenizer->kind->encode_documents)
+        return pq_tokenizer_encode(tokenizer, text, bytes, tokens, count, err);
+    *tokens = NULL;
+    *count = 0;
+    return tokenizer->kind->encode_documents(tokenizer, text, bytes, tokens, count, err);
 }
 
 pq_status pq_tokenizer_decode(const pq_tokenizer *tokenizer, const uint16_t *tokens, size_t count,

@@ -1,52 +1,17 @@
-/* Owns the character tokenizer: the Unicode characters that a text has, numbered in code point order, and the
- * strict reading of UTF-8 (no overlong forms, no surrogates, nothing above U+10FFFF). */
+/* Owns the character tokenizer: the Unicode characters that a text has, numbered in code point order. */
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "data/tokenizer_kinds.h"
-
-#define CODE_POINTS 0x110000u
+#include "data/utf8.h"
 
 typedef struct characters {
     uint32_t *code; /* [vocab] code point of an id, ascending */
     int32_t *id;    /* [limit] id of a code point, -1 = not in the vocabulary */
     size_t limit;   /* largest code point + 1 */
 } characters;
-
-/* The length in bytes of the character at `at` and its code point; 0 when it is not UTF-8. */
-static size_t utf8_read(const char *at, size_t left, uint32_t *code) {
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    const unsigned char *byte = (const unsigned char *)at;
-    size_t length = byte[0] < 0x80 ? 1 : byte[0] < 0xC2 ? 0 : byte[0] < 0xE0 ? 2 : byte[0] < 0xF0 ? 3 : 4;
-    if (length == 1) {
-        *code = byte[0];
-        return 1;
-    }
-    if (length == 0 || length > left) return 0;
-    uint32_t value = byte[0] & (0x7Fu >> length);
-    if (length == 4 && byte[0] > 0xF4) return 0;
-    for (size_t i = 1; i < length; i++) {
-        if ((byte[i] & 0xC0) != 0x80) return 0;
-        value = value << 6 | (byte[i] & 0x3Fu);
-    }
-    if (value < least[length] || value >= CODE_POINTS || (value >= 0xD800 && value < 0xE000)) return 0;
-    *code = value;
-    return length;
-}
-
-/* Writes `code` as UTF-8; returns its length in bytes. */
-static size_t utf8_write(uint32_t code, char out[4]) {
-    if (code < 0x80) {
-        out[0] = (char)code;
-        return 1;
-    }
-    size_t length = code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-    for (size_t i = length; i-- > 1; code >>= 6) out[i] = (char)(0x80 | (code & 0x3F));
-    out[0] = (char)((0xF00u >> length & 0xF0) | code);
-    return length;
-}
 
 static pq_status not_utf8(const char *text, size_t offset, pq_error *err) {
     return PQ_FAIL(err, PQ_ERR_FORMAT,
@@ -58,7 +23,7 @@ static pq_status not_known(const pq_tokenizer *tokenizer, uint32_t code, size_t 
     char shown[8] = " '";
     bool printable = code >= 0x20 && (code < 0x7F || code >= 0xA0);
     if (printable) {
-        size_t length = utf8_write(code, shown + 2);
+        size_t length = pq_utf8_write(code, shown + 2);
         memcpy(shown + 2 + length, "'", 2);
     }
     return PQ_FAIL(err, PQ_ERR_USAGE,
@@ -100,9 +65,9 @@ static pq_status create(const char *text, size_t bytes, pq_tokenizer *out, pq_er
     size_t count = 0, length;
     if (bytes == 0)
         return PQ_FAIL(err, PQ_ERR_USAGE, "a char tokenizer needs a text with characters; the text is empty");
-    PQ_TRY(pq_calloc(CODE_POINTS / 64, sizeof *seen, "the characters of the text", &seen, err));
+    PQ_TRY(pq_calloc(PQ_CODE_POINTS / 64, sizeof *seen, "the characters of the text", &seen, err));
     for (size_t at = 0; at < bytes; at += length) {
-        length = utf8_read(text + at, bytes - at, &c);
+        length = pq_utf8_read(text + at, bytes - at, &c);
         if (length == 0) {
             free(seen);
             return not_utf8(text, at, err);
@@ -120,7 +85,7 @@ static pq_status create(const char *text, size_t bytes, pq_tokenizer *out, pq_er
     pq_status status = pq_calloc(count, sizeof *code, "the characters of the tokenizer", &code, err);
     if (status == PQ_OK) {
         size_t i = 0;
-        for (uint32_t word = 0; word < CODE_POINTS / 64; word++)
+        for (uint32_t word = 0; word < PQ_CODE_POINTS / 64; word++)
             for (uint64_t bits = seen[word]; bits; bits &= bits - 1)
                 code[i++] = 64 * word + (uint32_t)__builtin_ctzll(bits);
         status = take_codes(code, count, out, err);
@@ -137,7 +102,7 @@ static pq_status read(const json_t *object, pq_tokenizer *out, pq_error *err) {
     if (bytes == 0) return PQ_FAIL(err, PQ_ERR_FORMAT, "the tokenizer's JSON has no text \"characters\"");
     PQ_TRY(pq_calloc(bytes, sizeof *code, "the characters of the tokenizer", &code, err));
     for (size_t at = 0, length; at < bytes; at += length, count++) {
-        length = utf8_read(text + at, bytes - at, &code[count]); /* jansson checked that it is UTF-8 */
+        length = pq_utf8_read(text + at, bytes - at, &code[count]); /* jansson checked that it is UTF-8 */
         if (length == 0 || count == PQ_TOKENIZER_MOST || (count && code[count] <= code[count - 1])) {
             free(code);
             return PQ_FAIL(err, PQ_ERR_FORMAT,
@@ -154,7 +119,7 @@ static int write(const pq_tokenizer *tokenizer, json_t *object) {
     char *text = malloc(4 * tokenizer->vocab);
     size_t bytes = 0;
     if (!text) return -1;
-    for (size_t i = 0; i < tokenizer->vocab; i++) bytes += utf8_write(self->code[i], text + bytes);
+    for (size_t i = 0; i < tokenizer->vocab; i++) bytes += pq_utf8_write(self->code[i], text + bytes);
     int failed = json_object_set_new(object, "characters", json_stringn(text, bytes));
     free(text);
     return failed;
@@ -168,7 +133,7 @@ static pq_status encode(const pq_tokenizer *tokenizer, const char *text, size_t 
     uint32_t c = 0;
     if (!ids) return PQ_FAIL(err, PQ_ERR_MEMORY, "%zu tokens could not be allocated", bytes);
     for (size_t at = 0, length; at < bytes; at += length) {
-        length = utf8_read(text + at, bytes - at, &c);
+        length = pq_utf8_read(text + at, bytes - at, &c);
         if (length == 0 || c >= self->limit || self->id[c] < 0) {
             free(ids);
             return length == 0 ? not_utf8(text, at, err) : not_known(tokenizer, c, at, err);
@@ -187,7 +152,7 @@ static pq_status decode(const pq_tokenizer *tokenizer, const uint16_t *tokens, s
     char *out = malloc(4 * count + 1);
     size_t n = 0;
     if (!out) return PQ_FAIL(err, PQ_ERR_MEMORY, "a text of %zu characters could not be allocated", count);
-    for (size_t i = 0; i < count; i++) n += utf8_write(self->code[tokens[i]], out + n);
+    for (size_t i = 0; i < count; i++) n += pq_utf8_write(self->code[tokens[i]], out + n);
     out[n] = 0;
     char *fitted = realloc(out, n + 1);
     *text = fitted ? fitted : out;

@@ -18,6 +18,9 @@ typedef struct pq_tokenizer_row {
     int (*write)(const pq_tokenizer *tokenizer, json_t *object); /* 0, or -1 on lack of memory */
     pq_status (*encode)(const pq_tokenizer *tokenizer, const char *text, size_t bytes, uint16_t **tokens,
                         size_t *count, pq_error *err);
+    /* The same where ends of documents are read; NULL for a kind that has none. */
+    pq_status (*encode_documents)(const pq_tokenizer *tokenizer, const char *text, size_t bytes,
+                                  uint16_t **tokens, size_t *count, pq_error *err);
     /* The ids are in range already. */
     pq_status (*decode)(const pq_tokenizer *tokenizer, const uint16_t *tokens, size_t count, char **text,
                         size_t *bytes, pq_error *err);
@@ -28,9 +31,15 @@ struct pq_tokenizer {
     const pq_tokenizer_row *kind;
     size_t vocab;
     uint64_t hash;
+    int32_t end; /* the id that ends a document, -1 = none */
     void *state; /* the kind's own; NULL where it needs none */
 };
 
-extern const pq_tokenizer_row pq_tokenizer_char, pq_tokenizer_byte;
+extern const pq_tokenizer_row pq_tokenizer_char, pq_tokenizer_byte, pq_tokenizer_bpe_row;
+
+/* A tokenizer of a kind with nothing in it, *out; then, once it is filled, the last step: its hash. On error
+ * finish destroys it. */
+pq_status pq_tokenizer_begin(const pq_tokenizer_row *kind, pq_tokenizer **out, pq_error *err);
+pq_status pq_tokenizer_finish(pq_tokenizer *tokenizer, pq_tokenizer **out, pq_error *err);
 
 #endif

@@ -135,3 +135,15 @@ pq_status pq_bench_train(const pq_bench *b, double *seconds, pq_error *err) {
     pq_gemm_threads_restore(host_threads);
     return status;
 }
+
+pq_status pq_bench_random_packed(const pq_bench_shape *shape, const pq_config *config, pq_packed **out,
+                                 pq_error *err) {
+    pq_model *model;
+    *out = NULL;
+    PQ_TRY(pq_model_create(&shape->shape, &model, err));
+    pq_gpt2_initialise(model, 0);
+    pq_status status = pq_ptq_rtn(config, NULL, model, err);
+    if (status == PQ_OK) status = pq_packed_from_model(model, out, err);
+    pq_model_destroy(model);
+    return status;
+}

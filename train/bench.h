@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "config/config.h"
+#include "formats/packed.h"
 #include "model/model.h"
 
 /* A shape by name, with the sizes it is usually timed at: char, baby, 124M. */
@@ -24,5 +25,9 @@ typedef struct pq_bench {
 
 /* *seconds = median time of an iteration, after two that do not count. */
 pq_status pq_bench_train(const pq_bench *bench, double *seconds, pq_error *err);
+
+/* A packed model of random weights in memory, quantized as the config's section quant says. */
+pq_status pq_bench_random_packed(const pq_bench_shape *shape, const pq_config *config, pq_packed **out,
+                                 pq_error *err);
 
 #endif

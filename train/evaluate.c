@@ -1,22 +1,18 @@
-/* Owns the evaluation protocol. The batch is fixed by the context alone, so that the trainer and `potqat
- * eval` give the same bits. */
+/* Owns the evaluation protocol: which tokens windows hold and which predictions count, what is told of their
+ * losses. evaluate_run.c runs the models, evaluate_engine.c packed
+ * ones. */
 #include "train/evaluate.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "base/file.h"
-#include "base/memory.h"
-#include "kernels/gemm.h"
-
-enum { TOKENS_A_BATCH = 2048 };
+#include "train/evaluate_run.h"
 
 static const char *const split_names[] = {"train", "val", "test"};
-static const char *const protocol_names[] = {"all-tokens", "last-token"};
+static const char *const protocol_names[] = {"all-tokens", "last-token", "sliding"};
 
 const char *pq_split_name(pq_split split) {
     return split_names[split];
@@ -31,13 +27,15 @@ pq_status pq_evaluation_options_make(const pq_config *config, size_t context, pq
     if (config->eval.context != PQ_UNSET) out->context = (size_t)config->eval.context;
     for (int i = 0; i < 3; i++)
         if (strcmp(config->eval.split, split_names[i]) == 0) out->split = (pq_split)i;
-    for (int i = 0; i < 2; i++)
-        if (strcmp(config->eval.protocol, protocol_names[i]) == 0) {
-            out->protocol = (pq_protocol)i;
-            return PQ_OK;
-        }
-    return PQ_FAIL(err, PQ_ERR_USAGE, "eval.protocol: %s is not one of all-tokens, last-token",
-                   config->eval.protocol);
+    for (int i = 0; i < 3; i++)
+        if (strcmp(config->eval.protocol, protocol_names[i]) == 0) out->protocol = (pq_protocol)i;
+    if (out->protocol != PQ_SLIDING) return PQ_OK;
+    out->stride = config->eval.stride != PQ_UNSET ? (size_t)config->eval.stride : (out->context + 1) / 2;
+    if (out->stride > out->context) /* of a parent; other configs are checked when they are read */
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "eval.stride: windows of %zu tokens that begin %zu apart would leave tokens out",
+                       out->context, out->stride);
+    return PQ_OK;
 }
 
 pq_loss_text pq_format_loss(double loss, double se) {
@@ -49,111 +47,70 @@ pq_loss_text pq_format_loss(double loss, double se) {
     return out;
 }
 
-/* What an evaluation allocates while it runs. */
-typedef struct memory {
-    pq_graph *graph;
-    float *weights, *losses;
-    void *activations, *scratch;
-    uint16_t *tokens, *window;
-    int32_t *targets;
-    size_t weight_bytes;
-    pq_plan_size plan;
-} memory;
+/* ---- windows ---- */
 
-static void release(memory *m) {
-    pq_graph_destroy(m->graph);
-    pq_pages_release(m->weights, m->weight_bytes);
-    pq_pages_release(m->activations, m->plan.activations);
-    pq_pages_release(m->scratch, m->plan.scratch);
-    free(m->losses);
-    free(m->tokens);
-    free(m->window);
-    free(m->targets);
+static size_t step(const pq_evaluation_options *o) {
+    return o->protocol == PQ_SLIDING ? o->stride : o->context;
 }
 
-static pq_status allocate(const pq_model *model, size_t batch, size_t context, memory *m, pq_error *err) {
-    PQ_TRY(pq_gpt2_graph(model, batch, context, 0, &m->graph, err));
-    PQ_TRY(pq_graph_plan(m->graph, false, false, &m->plan, err));
-    m->weight_bytes = model->params.elements * sizeof(float);
-    PQ_TRY(pq_pages_reserve(m->weight_bytes, "weights", &m->weights, err));
-    PQ_TRY(pq_pages_reserve(m->plan.activations, "activations", &m->activations, err));
-    PQ_TRY(pq_pages_reserve(m->plan.scratch, "scratch", &m->scratch, err));
-    PQ_TRY(pq_calloc(batch * context, sizeof *m->losses, "losses", &m->losses, err));
-    PQ_TRY(pq_calloc(batch * context, sizeof *m->tokens, "tokens", &m->tokens, err));
-    PQ_TRY(pq_calloc(context + 1, sizeof *m->window, "tokens", &m->window, err));
-    PQ_TRY(pq_calloc(batch * context, sizeof *m->targets, "targets", &m->targets, err));
-    pq_graph_place(m->graph, m->activations, m->scratch);
-    pq_graph_bind(m->graph, m->weights, m->weights, NULL);
-    pq_model_effective_weights(model, m->weights);
-    return PQ_OK;
+pq_scored pq_evaluation_scored(const pq_dataset *dataset, const pq_evaluation_options *o, size_t window) {
+    size_t start = window * step(o), left = pq_dataset_tokens(dataset, o->split) - 1 - start;
+    pq_scored out = {.start = start, .to = left < o->context ? left : o->context};
+    if (o->protocol == PQ_LAST_TOKEN) out.from = o->context - 1;
+    if (o->protocol == PQ_SLIDING && window > 0) out.from = o->context - o->stride;
+    return out;
 }
 
-/* Windows [first, first + count) into the batch; rows beyond count are masked. */
-static void fill_batch(const pq_dataset *dataset, const pq_evaluation_options *o, size_t first, size_t count,
-                       memory *m) {
-    size_t T = o->context;
-    for (size_t b = 0; b < m->graph->batch; b++) {
-        if (b < count) pq_dataset_read(dataset, o->split, (first + b) * T, T + 1, m->window);
-        for (size_t t = 0; t < T; t++) {
-            bool counts = b < count && (o->protocol == PQ_ALL_TOKENS || t + 1 == T);
-            m->tokens[b * T + t] = b < count ? m->window[t] : 0;
-            m->targets[b * T + t] = counts ? m->window[t + 1] : -1;
-        }
-    }
-}
-
-static void measure(const pq_dataset *dataset, const pq_evaluation_options *o, memory *m, pq_evaluation *e) {
-    size_t T = o->context, batch = m->graph->batch, each = o->protocol == PQ_ALL_TOKENS ? T : 1;
-    double sum = 0, squares = 0;
-    for (size_t first = 0; first < e->windows; first += batch) {
-        size_t count = e->windows - first < batch ? e->windows - first : batch;
-        pq_batch run = {.tokens = m->tokens, .targets = m->targets, .losses = m->losses};
-        fill_batch(dataset, o, first, count, m);
-        pq_graph_forward(m->graph, &run);
-        for (size_t b = 0; b < count; b++) {
-            double window = 0;
-            for (size_t t = 0; t < T; t++) window += m->losses[b * T + t];
-            e->window_loss[first + b] = window / (double)each;
-            sum += e->window_loss[first + b];
-        }
-    }
-    double n = (double)e->windows;
-    e->loss = sum / n;
-    for (size_t w = 0; w < e->windows; w++)
-        squares += (e->window_loss[w] - e->loss) * (e->window_loss[w] - e->loss);
-    e->loss_se = e->windows > 1 ? sqrt(squares / (n - 1) / n) : NAN;
-    e->tokens = e->windows * each;
-}
-
-pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *options,
-                      pq_evaluation *out, pq_error *err) {
-    memory m = {0};
-    double start = pq_seconds();
-    *out = (pq_evaluation){0};
-    if (options->context > (size_t)model->params.shape.context)
+pq_status pq_evaluation_check(const pq_gpt2_shape *shape, const pq_dataset *dataset,
+                              const pq_evaluation_options *o, pq_error *err) {
+    size_t vocab = pq_tokenizer_vocab(pq_dataset_tokenizer(dataset));
+    if (o->context > (size_t)shape->context)
         return PQ_FAIL(err, PQ_ERR_USAGE,
-                       "eval.context: %zu tokens are more than the model's context of %lld", options->context,
-                       (long long)model->params.shape.context);
-    if ((size_t)model->params.shape.vocab != pq_tokenizer_vocab(pq_dataset_tokenizer(dataset)))
+                       "eval.context: %zu tokens are more than the model's context of %lld", o->context,
+                       (long long)shape->context);
+    if ((size_t)shape->vocab != vocab)
         return PQ_FAIL(err, PQ_ERR_USAGE, "the model has %lld tokens, the data's tokenizer %zu",
-                       (long long)model->params.shape.vocab,
-                       pq_tokenizer_vocab(pq_dataset_tokenizer(dataset)));
-    PQ_TRY(pq_dataset_check(dataset, options->split, options->context, err));
-    out->windows = (pq_dataset_tokens(dataset, options->split) - 1) / options->context;
-    if (options->windows && options->windows < out->windows) out->windows = options->windows;
-    PQ_TRY(pq_calloc(out->windows, sizeof *out->window_loss, "losses", &out->window_loss, err));
-    size_t batch = TOKENS_A_BATCH / options->context;
-    pq_gemm_threads host_threads = pq_gemm_threads_take();
-    pq_status status = pq_gemm_check(err);
-    if (status == PQ_OK) status = allocate(model, batch ? batch : 1, options->context, &m, err);
-    if (status == PQ_OK)
-        measure(dataset, options, &m, out);
-    else
-        pq_evaluation_deinit(out);
-    release(&m);
-    pq_gemm_threads_restore(host_threads);
-    out->seconds = pq_seconds() - start;
-    return status;
+                       (long long)shape->vocab, vocab);
+    return pq_dataset_check(dataset, o->split, o->context, err);
+}
+
+size_t pq_evaluation_window_count(const pq_dataset *dataset, const pq_evaluation_options *o) {
+    size_t predictions = pq_dataset_tokens(dataset, o->split) - 1, count = predictions / o->context;
+    if (o->protocol == PQ_SLIDING) count = 1 + (predictions - o->context + o->stride - 1) / o->stride;
+    return o->windows && o->windows < count ? o->windows : count;
+}
+
+/* ---- means ---- */
+
+/* What a window weighs in a mean over tokens: 1 where all have as many. */
+static double share(const pq_evaluation *e, size_t window) {
+    size_t count = e->each;
+    if (e->first == 0) return 1;
+    if (window == 0)
+        count = e->first;
+    else if (window + 1 == e->windows)
+        count = e->tokens - e->first - (e->windows - 2) * e->each;
+    return (double)(count * e->windows) / (double)e->tokens;
+}
+
+pq_difference pq_evaluation_mean(const pq_evaluation *e, const double *of_windows) {
+    pq_difference out = {0, NAN};
+    double n = (double)e->windows, squares = 0;
+    for (size_t w = 0; w < e->windows; w++) out.mean += share(e, w) * of_windows[w];
+    out.mean /= n;
+    for (size_t w = 0; w < e->windows; w++) {
+        double d = share(e, w) * (of_windows[w] - out.mean);
+        squares += d * d;
+    }
+    if (e->windows > 1) out.se = sqrt(squares / (n - 1) / n);
+    return out;
+}
+
+void pq_evaluation_finish(pq_evaluation *e, const pq_evaluation_options *o, size_t tokens) {
+    e->tokens = tokens;
+    if (o->protocol == PQ_SLIDING) e->first = o->context, e->each = o->stride;
+    pq_difference loss = pq_evaluation_mean(e, e->window_loss);
+    e->loss = loss.mean, e->loss_se = loss.se;
 }
 
 void pq_evaluation_deinit(pq_evaluation *evaluation) {
@@ -163,20 +120,55 @@ void pq_evaluation_deinit(pq_evaluation *evaluation) {
 
 pq_status pq_evaluation_compare(const pq_evaluation *a, const pq_evaluation *b, pq_difference *out,
                                 pq_error *err) {
-    double n = (double)a->windows, squares = 0;
-    if (a->windows != b->windows || a->tokens != b->tokens)
+    double *d;
+    if (a->windows != b->windows || a->tokens != b->tokens || a->first != b->first || a->each != b->each)
         return PQ_FAIL(
             err, PQ_ERR_USAGE,
             "two evaluations can be compared over the same windows only: %zu windows with %zu tokens "
             "against %zu windows with %zu tokens",
             a->windows, a->tokens, b->windows, b->tokens);
-    out->mean = a->loss - b->loss;
-    for (size_t w = 0; w < a->windows; w++) {
-        double d = a->window_loss[w] - b->window_loss[w] - out->mean;
-        squares += d * d;
-    }
-    out->se = a->windows > 1 ? sqrt(squares / (n - 1) / n) : NAN;
+    PQ_TRY(pq_calloc(a->windows, sizeof *d, "differences", &d, err));
+    for (size_t w = 0; w < a->windows; w++) d[w] = a->window_loss[w] - b->window_loss[w];
+    *out = pq_evaluation_mean(a, d);
+    free(d);
     return PQ_OK;
+}
+
+/* ---- text ---- */
+
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static pq_status count_text(const pq_evaluation *e, const pq_dataset *dataset, const pq_evaluation_options *o,
+                            uint16_t *tokens, pq_text_size *out, pq_error *err) {
+    bool inside = false;
+    for (size_t w = 0; w < e->windows; w++) {
+        pq_scored scored = pq_evaluation_scored(dataset, o, w);
+        char *text;
+        size_t bytes;
+        pq_dataset_read(dataset, o->split, scored.start + scored.from + 1, scored.to - scored.from, tokens);
+        PQ_TRY(pq_tokenizer_decode(pq_dataset_tokenizer(dataset), tokens, scored.to - scored.from, &text,
+                                   &bytes, err));
+        for (size_t i = 0; i < bytes; i++) {
+            out->words += !inside && !is_space(text[i]);
+            inside = !is_space(text[i]);
+        }
+        out->bytes += bytes;
+        free(text);
+    }
+    if (o->protocol == PQ_LAST_TOKEN) out->words = 0;
+    return PQ_OK;
+}
+
+pq_status pq_evaluation_count_text(const pq_evaluation *e, const pq_dataset *dataset,
+                                   const pq_evaluation_options *o, pq_text_size *out, pq_error *err) {
+    uint16_t *tokens;
+    *out = (pq_text_size){0};
+    PQ_TRY(pq_calloc(o->context, sizeof *tokens, "tokens", &tokens, err));
+    pq_status status = count_text(e, dataset, o, tokens, out, err);
+    free(tokens);
+    return status;
 }
 
 pq_status pq_evaluation_write_windows(const pq_evaluation *evaluation, const pq_evaluation_options *options,
@@ -185,6 +177,6 @@ pq_status pq_evaluation_write_windows(const pq_evaluation *evaluation, const pq_
     PQ_TRY(pq_file_create(path, overwrite, &file, err));
     fprintf(file.stream, "window,offset,loss\n");
     for (size_t w = 0; w < evaluation->windows; w++)
-        fprintf(file.stream, "%zu,%zu,%.9g\n", w, w * options->context, evaluation->window_loss[w]);
+        fprintf(file.stream, "%zu,%zu,%.9g\n", w, w * step(options), evaluation->window_loss[w]);
     return pq_file_commit(&file, err); /* checks the stream's error flag */
 }

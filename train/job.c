@@ -28,7 +28,10 @@ static pq_status load_parent(const char *spec, bool with_moments, pq_model **mod
 
 static pq_status open_data(const pq_config *config, const pq_model *parent, pq_dataset **out, pq_error *err) {
     pq_tokenizer *tokenizer = NULL;
-    pq_data_options options = {.path = config->data.path, .tokenizer = config->data.tokenizer};
+    pq_data_options options = {.path = config->data.path,
+                               .field = config->data.field,
+                               .tokenizer = config->data.tokenizer,
+                               .by_document = strcmp(config->data.split_by, "document") == 0};
     for (size_t i = 0; i < 3; i++) options.split[i] = config->data.split.items[i];
     if (parent && parent->tokenizer)
         PQ_TRY(pq_tokenizer_from_json(parent->tokenizer, strlen(parent->tokenizer), &tokenizer, err));
@@ -359,4 +362,10 @@ void pq_job_draw(pq_job *job, int64_t iter) {
             s->targets[i * T + t] =
                 last_only && t + 1 < T ? -1 : (int32_t)(t + 1 < T ? tokens[t + 1] : next[0]);
     }
+    for (size_t i = 0; i < sequences;
+         i++) /* what the next iteration reads comes from the disk during this one */
+        pq_dataset_prefetch(job->dataset, PQ_TRAIN,
+                            pq_dataset_window(job->dataset, job->order, (uint64_t)job->config->train.seed,
+                                              (uint64_t)iter + 1, sequences, i, T),
+                            T + 1);
 }

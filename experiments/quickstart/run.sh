@@ -56,6 +56,10 @@ esac
 ./setup.sh >&2
 potqat=build/src/cli/potqat
 mkdir -p "$runs"
+if [ -z "$text" ] && ! $potqat data fetch tinyshakespeare >&2; then
+    echo "run.sh: tiny Shakespeare cannot be had (see above); the built-in corpus takes its place" >&2
+    text=builtin
+fi
 
 # train CONFIG RUN [key=value ...]
 train() {

@@ -80,12 +80,13 @@ pq_status pq_folder_create(const char *path, pq_error *err) {
     return PQ_OK;
 }
 
-static pq_status open_for_reading(const char *path, int *descriptor, size_t *size, pq_error *err) {
+pq_status pq_file_open(const char *path, int *descriptor, size_t *size, pq_error *err) {
     struct stat info;
     *descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a named pipe must not make us wait */
     if (*descriptor < 0) return PQ_FAIL(err, PQ_ERR_IO, "%s could not be opened: %s", path, strerror(errno));
     if (fstat(*descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
         close(*descriptor);
+        *descriptor = -1;
         return PQ_FAIL(err, PQ_ERR_IO, "%s is not a file", path);
     }
     *size = (size_t)info.st_size;
@@ -96,7 +97,7 @@ pq_status pq_file_read(const char *path, pq_file_view *out, pq_error *err) {
     int descriptor;
     size_t size, done = 0;
     *out = (pq_file_view){0};
-    PQ_TRY(open_for_reading(path, &descriptor, &size, err));
+    PQ_TRY(pq_file_open(path, &descriptor, &size, err));
     char *data = malloc(size + 1);
     if (!data) {
         close(descriptor);
@@ -123,7 +124,7 @@ pq_status pq_file_map(const char *path, pq_file_view *out, pq_error *err) {
     int descriptor;
     size_t size;
     *out = (pq_file_view){0};
-    PQ_TRY(open_for_reading(path, &descriptor, &size, err));
+    PQ_TRY(pq_file_open(path, &descriptor, &size, err));
     if (size == 0) {
         close(descriptor);
         return PQ_FAIL(err, PQ_ERR_FORMAT, "%s is empty", path);
@@ -142,7 +143,7 @@ pq_status pq_file_hash(const char *path, size_t offset, size_t *bytes, uint64_t 
     int descriptor;
     size_t size;
     ssize_t got = 0;
-    PQ_TRY(open_for_reading(path, &descriptor, &size, err));
+    PQ_TRY(pq_file_open(path, &descriptor, &size, err));
     *bytes = 0;
     XXH3_state_t *state = XXH3_createState();
     char *piece = malloc(PIECE);
@@ -231,6 +232,15 @@ void pq_file_abort(pq_file_writer *writer) {
     *writer = (pq_file_writer){0};
 }
 
+pq_status pq_file_save(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err) {
+    pq_file_writer file;
+    PQ_TRY(pq_file_create(path, overwrite, &file, err));
+    pq_status status = pq_file_write(&file, data, bytes, err);
+    if (status == PQ_OK) return pq_file_commit(&file, err);
+    pq_file_abort(&file);
+    return status;
+}
+
 pq_status pq_file_commit(pq_file_writer *writer, pq_error *err) {
     pq_status status = PQ_OK;
     bool flushed = fflush(writer->stream) == 0 && !ferror(writer->stream);
@@ -243,5 +253,14 @@ pq_status pq_file_commit(pq_file_writer *writer, pq_error *err) {
     else
         status = pq_file_publish(writer->temporary, writer->path, writer->overwrite, err);
     pq_file_abort(writer);
+    return status;
+}
+
+pq_status pq_file_put(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err) {
+    pq_file_writer file;
+    PQ_TRY(pq_file_create(path, overwrite, &file, err));
+    pq_status status = pq_file_write(&file, data, bytes, err);
+    if (status == PQ_OK) return pq_file_commit(&file, err);
+    pq_file_abort(&file);
     return status;
 }

@@ -18,6 +18,8 @@ typedef struct pq_file_view {
 pq_status pq_file_read(const char *path, pq_file_view *out, pq_error *err); /* heap copy, NUL-terminated */
 pq_status pq_file_map(const char *path, pq_file_view *out, pq_error *err); /* read-only map, not terminated */
 void pq_file_view_close(pq_file_view *view);
+/* A regular file (no folder, no pipe) opened for reading, and its size; the caller closes the descriptor. */
+pq_status pq_file_open(const char *path, int *descriptor, size_t *size, pq_error *err);
 
 /* A file being written under a temporary name beside its target. Either commit (flush, fsync, rename, fsync
  * of the folder) or abort (temporary file removed) ends it. With overwrite = false, open and commit refuse an
@@ -32,6 +34,11 @@ pq_status pq_file_create(const char *path, bool overwrite, pq_file_writer *out, 
 pq_status pq_file_write(pq_file_writer *writer, const void *data, size_t bytes, pq_error *err);
 pq_status pq_file_commit(pq_file_writer *writer, pq_error *err); /* aborts by itself when a step fails */
 void pq_file_abort(pq_file_writer *writer);
+/* All of these in one: a file of data[bytes]. */
+pq_status pq_file_put(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err);
+
+/* A file of data[bytes], by the steps above. */
+pq_status pq_file_save(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err);
 
 /* The last two steps for files written by another library (HDF5) under `temporary`: fsync, rename, fsync
  * folder. */

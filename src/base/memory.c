@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_pointer, pq_error *err) {
     void **out = out_pointer;
@@ -44,4 +45,17 @@ pq_status pq_pages_reserve(size_t bytes, const char *what, void *out_pointer, pq
 
 void pq_pages_release(void *memory, size_t bytes) {
     if (memory) munmap(memory, bytes ? bytes : 1);
+}
+
+void pq_pages_drop(const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page,
+              end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+void pq_pages_fetch(const void *data, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (uintptr_t)data / page * page, end = (uintptr_t)data + bytes;
+    if (bytes) (void)madvise((void *)begin, end - begin, MADV_WILLNEED);
 }

@@ -27,4 +27,9 @@ pq_status pq_copy_text(const char *text, char **out, pq_error *err);
 pq_status pq_pages_reserve(size_t bytes, const char *what, void *out_pointer, pq_error *err);
 void pq_pages_release(void *memory, size_t bytes); /* NULL is fine */
 
+/* Advice about data[bytes] of a mapped file. drop: the whole pages in it are not needed soon, so that files
+ * may be as large as memory; fetch: they will be, so begin to read them now, without waiting for it. */
+void pq_pages_drop(const void *data, size_t bytes);
+void pq_pages_fetch(const void *data, size_t bytes);
+
 #endif

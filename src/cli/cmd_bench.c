@@ -10,7 +10,7 @@
 #include "train/bench.h"
 
 /* What the PyTorch peer does, unless the caller's overrides say otherwise. */
-static const char *const plain[] = {"train.dropout=0", "train.lr=1e-3"};
+static const char *const plain[] = {"train.dropout=0", "train.lr=1e-3", "log.matrices=false"};
 static const char *const qat[] = {"quant.quantizer=pot", "quant.scale=absmax", "quant.refit=step",
                                   "quant.gradient=ste"};
 
@@ -96,7 +96,9 @@ const pq_command pq_cmd_bench_train = {
         "tokens, two threads unless --threads says otherwise, and prints one JSON line: shape, precision, "
         "qat, batch, context, threads, step_ms (median), tokens_per_s, peak_rss_mb. key=value sets keys of "
         "the config's "
-        "sections quant, qat and train; distill.from=x adds a teacher of the same shape, with random weights.\n"
+        "sections quant, qat and train; distill.from=x adds a teacher of the same shape, with random "
+        "weights. log.matrices is off unless set: what it "
+        "counts takes 2 bytes a quantized weight.\n"
         "\n"
         "EXAMPLES\n"
         "    potqat bench train --shape char --qat\n"

@@ -12,6 +12,8 @@
 #include "cli/load.h"
 #include "infer/generate.h"
 #include "potqat/tokenizer.h"
+#include "train/evaluate.h"
+#include "train/pairs.h"
 
 /* Where tokens go: written out at once, and kept for --json. */
 typedef struct output {
@@ -133,10 +135,12 @@ static pq_status generate(const pq_cli *cli, const pq_packed *packed, const pq_t
     uint16_t *prompt = NULL;
     output out = {.tokenizer = tokenizer, .stream = !pq_cli_json(cli)};
     pq_status status;
+    pq_engine_options options;
     PQ_TRY(read_sampling(cli, &sampling, &tokens, err));
+    PQ_TRY(pq_load_engine_options(cli, "fp32", &options, err));
     PQ_TRY(read_prompt(cli, tokenizer, &text, &bytes, &prompt, &count, err));
     PQ_TRY_TO(status, done, pq_calloc((size_t)tokens, sizeof *out.tokens, "tokens", &out.tokens, err));
-    PQ_TRY_TO(status, done, pq_engine_create(packed, 0, &engine, err));
+    PQ_TRY_TO(status, done, pq_engine_create_with(packed, &options, &engine, err));
     if ((int64_t)count > context)
         pq_log(PQ_LOG_WARNING, "the prompt has %zu tokens, the context %lld: its end is read", count,
                (long long)context);
@@ -156,7 +160,97 @@ done:
     return status;
 }
 
+/* ---- --pairs ---- */
+
+static pq_status read_pairs(const pq_cli *cli, pq_pairs_options *out, pq_error *err) {
+    long long prompts, prompt_tokens, tokens, draws;
+    PQ_TRY(read_sampling(cli, &out->sampling, &tokens, err));
+    PQ_TRY(pq_cli_int(cli, "tokens", 64, 1, 1000000, &tokens, err));
+    PQ_TRY(pq_cli_int(cli, "prompts", 100, 1, 1000000, &prompts, err));
+    PQ_TRY(pq_cli_int(cli, "prompt-tokens", 64, 1, 65536, &prompt_tokens, err));
+    PQ_TRY(pq_cli_int(cli, "draws", 1, 1, 1000000, &draws, err));
+    out->model = pq_cli_at(cli, 0);
+    out->base = pq_cli_text(cli, "pairs");
+    out->prompts = (size_t)prompts;
+    out->prompt_tokens = (size_t)prompt_tokens;
+    out->tokens = (size_t)tokens;
+    out->draws = (size_t)draws;
+    return PQ_OK;
+}
+
+/* The text that prompts come from, and its split, as the model's own config has them, or --data. */
+static pq_status open_text(const pq_cli *cli, const pq_model *model, pq_pairs_options *options,
+                           pq_dataset **out, pq_error *err) {
+    pq_config *config;
+    pq_evaluation_options evaluation;
+    PQ_TRY(model->config ? pq_config_from_text(model->config, strlen(model->config), "the model's config",
+                                               NULL, 0, &config, err)
+                         : pq_config_load(NULL, NULL, 0, &config, err));
+    pq_status status =
+        pq_evaluation_options_make(config, (size_t)model->params.shape.context, &evaluation, err);
+    if (status == PQ_OK) status = pq_load_dataset(model, config, pq_cli_text(cli, "data"), out, err);
+    options->split = evaluation.split;
+    pq_config_destroy(config);
+    return status;
+}
+
+static pq_status check_tokenizers(const pq_packed *a, const pq_packed *b, const pq_pairs_options *o,
+                                  pq_error *err) {
+    const char *first = pq_packed_tokenizer(a), *second = pq_packed_tokenizer(b);
+    if (!first || !second || strcmp(first, second) == 0) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_USAGE, "%s and %s have different tokenizers", o->base, o->model);
+}
+
+static pq_status run_pairs(const pq_cli *cli, pq_error *err) {
+    pq_pairs_options options = {0};
+    pq_model *model = NULL;
+    pq_packed *packed = NULL, *base = NULL;
+    pq_dataset *dataset = NULL;
+    const char *folder = pq_cli_text(cli, "out");
+    pq_status status;
+    if (!folder) return PQ_FAIL(err, PQ_ERR_USAGE, "--pairs needs -o FOLDER for its files");
+    if (pq_cli_has(cli, "prompt"))
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "--pairs takes its prompts from a text (--data), not from --prompt");
+    PQ_TRY(read_pairs(cli, &options, err));
+    PQ_TRY(pq_load_packed(options.base, &base, err));
+    PQ_TRY_TO(status, done, pq_load_model(options.model, &model, err));
+    PQ_TRY_TO(status, done, pq_packed_from_model(model, &packed, err));
+    PQ_TRY_TO(status, done, check_tokenizers(base, packed, &options, err));
+    PQ_TRY_TO(status, done, open_text(cli, model, &options, &dataset, err));
+    const double start = seconds();
+    status = pq_pairs_write(base, packed, dataset, &options, folder, pq_cli_has(cli, "overwrite"), err);
+    if (status != PQ_OK) goto done;
+    pq_log(PQ_LOG_INFO, "%zu prompts, %zu pairs in %.2f s", options.prompts, options.prompts * options.draws,
+           seconds() - start);
+    if (pq_cli_json(cli)) {
+        json_t *line =
+            json_pack("{s:s, s:I}", "folder", folder, "pairs", (json_int_t)(options.prompts * options.draws));
+        json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+        putchar('\n');
+        json_decref(line);
+    } else {
+        printf("%s: %zu pairs of continuations\n", folder, options.prompts * options.draws);
+    }
+done:
+    pq_dataset_close(dataset);
+    pq_packed_close(base);
+    pq_packed_close(packed);
+    pq_model_destroy(model);
+    return status;
+}
+
+static pq_status refuse_without_pairs(const pq_cli *cli, pq_error *err) {
+    static const char *const only[] = {"out", "overwrite", "data", "prompts", "prompt-tokens", "draws"};
+    for (size_t i = 0; i < sizeof only / sizeof *only; i++)
+        if (pq_cli_has(cli, only[i]))
+            return PQ_FAIL(err, PQ_ERR_USAGE, "--%s is of use with --pairs alone", only[i]);
+    return PQ_OK;
+}
+
 static pq_status run(const pq_cli *cli, pq_error *err) {
+    if (pq_cli_has(cli, "pairs")) return run_pairs(cli, err);
+    PQ_TRY(refuse_without_pairs(cli, err));
     const char *name = pq_cli_at(cli, 0);
     pq_packed *packed;
     pq_tokenizer *tokenizer = NULL;
@@ -190,19 +284,35 @@ static const char details[] =
     "the most likely token each time (of equals the lowest id). --top-k keeps the K most likely "
     "tokens, --top-p then the fewest of those whose share of the probability reaches P.\n"
     "\n"
+    "--act int8 is the fast way: inputs of quantized matrices become whole numbers, token by token, and the "
+    "text is the same on every CPU; fp32 is what training evaluates.\n"
+    "\n"
     "With --json one object is printed at the end: model, prompt, text, tokens (ids) and the "
     "sampling; prompt and text are left out where they are not UTF-8.\n"
+    "\n"
+    "--pairs BASE writes to the folder -o what BASE and MODEL say behind the same prompts, for scores that "
+    "compare "
+    "texts: prompts.txt, references.txt (how the text goes on), baseline.txt (BASE) and quantized.txt "
+    "(MODEL), whose "
+    "lines belong together (line breaks become blanks, as PyPI's bert-score reads them), the same as objects "
+    "in "
+    "pairs.jsonl, and settings.json. Prompts are spread evenly over the split that the model's config "
+    "evaluates, or "
+    "over --data's. Draw d of prompt p has seed S + p x draws + d with both models. The default lengths and "
+    "--top-k are those of the papers, whose temperature is 0.5 or 0.8; experiments/bertscore has the "
+    "scores.\n"
     "\n"
     "EXAMPLES\n"
     "    potqat generate runs/char-qat --prompt 'ROMEO:' --tokens 300\n"
     "    potqat generate char.safetensors --greedy\n"
-    "    potqat generate char.safetensors --prompt - --temperature 1 --top-p 0.9 --seed 7 < start.txt";
+    "    potqat generate char.safetensors --prompt - --temperature 1 --top-p 0.9 --seed 7 < start.txt\n"
+    "    potqat generate q.h5 --pairs gpt2.h5 --data val.txt --temperature 0.5 --draws 10 -o pairs";
 
 static const pq_flag flags[] = {
     {.name = "prompt",
      .value = "TEXT",
      .help = "the text to continue; -: standard input (default: a newline)"},
-    {.name = "tokens", .value = "N", .help = "how many tokens to add (500)"},
+    {.name = "tokens", .value = "N", .help = "how many tokens to add (500; with --pairs 64)"},
     {.name = "temperature", .value = "T", .help = "above 1 bolder, below 1 safer, 0 greedy (0.8)"},
     {.name = "top-k", .value = "K", .help = "draw from the K most likely tokens; 0: from all (200)"},
     {.name = "top-p",
@@ -210,16 +320,27 @@ static const pq_flag flags[] = {
      .help = "draw from the most likely tokens that hold P of the probability (1)"},
     {.name = "seed", .value = "S", .help = "start of the random numbers (1337)"},
     {.name = "greedy", .help = "the most likely token each time, as --temperature 0"},
+    {.name = "pairs",
+     .value = "BASE",
+     .help = "write continuations by this model and by MODEL to the folder -o"},
+    {.name = "data",
+     .value = "P",
+     .help = "the text of the prompts, as data.path; default: what MODEL learned from"},
+    {.name = "prompts", .value = "N", .help = "how many prompts (100)"},
+    {.name = "prompt-tokens", .value = "N", .help = "tokens of each (64)"},
+    {.name = "draws", .value = "N", .help = "continuations of each prompt by each model (1)"},
+    PQ_ENGINE_FLAGS("fp32"),
     {0},
 };
 
 const pq_command pq_cmd_generate = {
     .verb = "generate",
     .synopsis = "MODEL [--prompt TEXT|-] [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S] "
-                "[--greedy]",
+                "[--greedy] [--act fp32|int8] [--pairs BASE -o FOLDER]",
     .summary = "continue a text",
     .details = details,
     .flags = flags,
+    .writes = true,
     .least = 1,
     .most = 1,
     .run = run,

@@ -63,6 +63,7 @@ static pq_status run(const pq_cli *cli, pq_error *err) {
     if (!out) return PQ_FAIL(err, PQ_ERR_USAGE, "potqat import needs -o FILE.h5, the checkpoint to write");
     PQ_TRY(pq_cli_int(cli, "heads", 0, 1, 65536, &heads, err));
     options.heads = heads;
+    options.bare = pq_cli_has(cli, "tokenizer");
     if (!overwrite && pq_file_exists(out))
         return PQ_FAIL(err, PQ_ERR_USAGE, "%s exists already; --overwrite replaces it", out);
     if (pq_file_same(source, out))
@@ -101,10 +102,10 @@ static const char details[] =
     "PyTorch's "
     ".bin and .pt files into safetensors.\n"
     "\n"
-    "The vocabulary is the number of rows of wte. A checkpoint carries its tokenizer: --tokenizer names a "
-    "tokenizer.json of potqat's, a folder that holds one (shards), a MODEL, byte, or a text (a file, or a "
-    "name "
-    "such as tinyshakespeare) whose characters it is made of. Without one the checkpoint can be trained on, "
+    "The vocabulary is the number of rows of wte. A checkpoint carries its tokenizer: that of a Hugging Face "
+    "folder (tokenizer.json, or vocab.json and merges.txt), or what --tokenizer names, a tokenizer.json, a "
+    "folder with a tokenizer's files, a MODEL, byte, or a text (a file, or a name such as tinyshakespeare) "
+    "whose characters it is made of. Without one the checkpoint can be trained on, "
     "quantized and exported.\n"
     "\n"
     "EXAMPLES\n"
@@ -113,7 +114,9 @@ static const char details[] =
     "    potqat import gpt2_124M.bin -o gpt2.h5 --json";
 
 static const pq_flag flags[] = {
-    {.name = "tokenizer", .value = "SRC", .help = "tokenizer.json, shards, MODEL, byte, or a text"},
+    {.name = "tokenizer",
+     .value = "SRC",
+     .help = "tokenizer.json, a folder with one, MODEL, byte, or a text"},
     {.name = "heads", .value = "N", .help = "attention heads, where the file does not say"},
     {.name = "gelu", .value = "KIND", .help = "erf or tanh, where the file does not say (erf)"},
     {0},

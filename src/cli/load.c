@@ -32,14 +32,6 @@ pq_status pq_load_packed(const char *spec, pq_packed **out, pq_error *err) {
 
 /* ---- tokenizers ---- */
 
-static pq_status from_file(const char *path, pq_tokenizer **out, pq_error *err) {
-    pq_file_view view;
-    PQ_TRY(pq_file_read(path, &view, err));
-    pq_status status = pq_tokenizer_from_json(view.data, view.size, out, err);
-    pq_file_view_close(&view);
-    return status == PQ_OK ? PQ_OK : pq_prefix(err, status, "%s", path);
-}
-
 static pq_status from_model(const char *spec, pq_tokenizer **out, pq_error *err) {
     pq_model *model;
     PQ_TRY(pq_load_model(spec, &model, err));
@@ -70,16 +62,9 @@ static bool ends_with(const char *text, const char *end) {
 pq_status pq_load_tokenizer(const char *spec, pq_tokenizer **out, pq_error *err) {
     *out = NULL;
     if (strcmp(spec, "byte") == 0) return pq_tokenizer_create("byte", "", 0, out, err);
-    if (ends_with(spec, ".json")) return from_file(spec, out, err);
-    if (pq_folder_exists(spec)) {
-        char *path = pq_path_join(spec, "tokenizer.json");
-        if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
-        bool there = pq_file_exists(path);
-        pq_status status = there ? from_file(path, out, err) : from_model(spec, out, err);
-        free(path);
-        return status;
-    }
-    if (strchr(spec, '@') || ends_with(spec, ".h5") || ends_with(spec, ".safetensors"))
+    if (ends_with(spec, ".json") || pq_tokenizer_is_in(spec)) return pq_tokenizer_open(spec, out, err);
+    if (pq_folder_exists(spec) || strchr(spec, '@') || ends_with(spec, ".h5") ||
+        ends_with(spec, ".safetensors"))
         return from_model(spec, out, err);
     return from_text(spec, out, err);
 }
@@ -92,9 +77,29 @@ pq_status pq_load_dataset(const pq_model *model, const pq_config *config, const 
             err, PQ_ERR_USAGE,
             "the model carries no tokenizer to read a text with; potqat import --tokenizer gives it one");
     PQ_TRY(pq_tokenizer_from_json(model->tokenizer, strlen(model->tokenizer), &tokenizer, err));
-    pq_data_options options = {.path = path ? path : config->data.path, .parent = tokenizer};
+    pq_data_options options = {.path = path ? path : config->data.path,
+                               .field = config->data.field,
+                               .parent = tokenizer,
+                               .by_document = strcmp(config->data.split_by, "document") == 0};
     for (size_t i = 0; i < 3; i++) options.split[i] = config->data.split.items[i];
     pq_status status = pq_dataset_open(&options, out, err);
     pq_tokenizer_destroy(tokenizer);
     return status;
+}
+
+/* Of two words, is it the second? */
+static pq_status read_choice(const char *flag, const char *word, const char *first, const char *second,
+                             bool *out, pq_error *err) {
+    *out = strcmp(word, second) == 0;
+    if (*out || strcmp(word, first) == 0) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_USAGE, "--%s: expected %s or %s, found %s", flag, first, second, word);
+}
+
+pq_status pq_load_engine_options(const pq_cli *cli, const char *otherwise, pq_engine_options *out,
+                                 pq_error *err) {
+    const char *act = pq_cli_text(cli, "act"), *cache = pq_cli_text(cli, "cache");
+    *out = (pq_engine_options){0};
+    PQ_TRY(read_choice("act", act ? act : otherwise, "fp32", "int8", &out->int8, err));
+    out->half_cache = out->int8;
+    return cache ? read_choice("cache", cache, "fp32", "fp16", &out->half_cache, err) : PQ_OK;
 }

@@ -16,6 +16,7 @@
 static const pq_command *const commands[] = {
     &pq_cmd_data_fetch,
     &pq_cmd_data_prepare,
+    &pq_cmd_data_train_tokenizer,
     &pq_cmd_import,
     &pq_cmd_train,
     &pq_cmd_sweep,
@@ -27,6 +28,7 @@ static const pq_command *const commands[] = {
     &pq_cmd_config,
     &pq_cmd_report,
     &pq_cmd_bench_train,
+    &pq_cmd_bench_infer,
     NULL,
 };
 /* clang-format on */
@@ -47,7 +49,7 @@ static void print_usage(FILE *out) {
         "ENVIRONMENT\n"
         "    POTQAT_DATA             folder of texts that are not to be downloaded\n"
         "    POTQAT_CACHE            where downloads are kept (default: the user's cache folder)\n"
-        "    POTQAT_CPU              kernels to use at most: ref, avx2, avx512\n");
+        "    POTQAT_CPU              kernels to use at most: ref, avx2, avx-vnni, avx512, avx512-vnni\n");
 }
 
 /* How many of words[count] the verb `name` takes up when they begin with it: 0, 1, or 2 for a nested one. */

@@ -42,11 +42,23 @@ void pq_config_resolve(pq_config *config) {
 #define BLAME(section, name, ...)                                                                            \
     (*key = pq_key_find(#section, #name), PQ_FAIL(err, PQ_ERR_USAGE, #section "." #name ": " __VA_ARGS__))
 
+/* Where the window is known; with a parent's context it is checked again when the evaluation begins. */
+static pq_status check_stride(const pq_config *config, const pq_key **key, pq_error *err) {
+    int64_t window = config->eval.context;
+    if (window == PQ_UNSET) window = config->train.context;
+    if (window == PQ_UNSET) window = config->model.context;
+    if (strcmp(config->eval.protocol, "sliding") == 0 && window != PQ_UNSET && config->eval.stride > window)
+        return BLAME(eval, stride, "windows of %lld tokens that begin %lld apart would leave tokens out",
+                     (long long)window, (long long)config->eval.stride);
+    return PQ_OK;
+}
+
 static pq_status check_shape(const pq_config *config, const pq_key **key, pq_error *err) {
     int64_t width = config->model.width, heads = config->model.heads, context = config->model.context;
     if (width != PQ_UNSET && heads != PQ_UNSET && width % heads != 0)
         return BLAME(model, width, "%lld is not divisible by model.heads, %lld", (long long)width,
                      (long long)heads);
+    PQ_TRY(check_stride(config, key, err));
     if (context == PQ_UNSET) return PQ_OK;
     if (config->train.context != PQ_UNSET && config->train.context > context)
         return BLAME(train, context, "%lld is longer than model.context, %lld",
@@ -134,10 +146,12 @@ static pq_status check_stages(const pq_config *config, const pq_key **key, pq_er
         return BLAME(qat, progressive, "quant.overrides gives matrices levels of their own; one of the two");
     for (size_t i = 0; i < progressive->count; i++) {
         double levels = progressive->items[i].value;
-        if (levels != floor(levels)) return BLAME(qat, progressive, "expected a number of levels, found %g", levels);
+        if (levels != floor(levels))
+            return BLAME(qat, progressive, "expected a number of levels, found %g", levels);
         PQ_TRY(check_levels(config, (int64_t)levels, key, err));
     }
-    if (progressive->count && progressive->items[progressive->count - 1].value != (double)config->quant.levels)
+    if (progressive->count &&
+        progressive->items[progressive->count - 1].value != (double)config->quant.levels)
         return BLAME(qat, progressive, "the last stage has %g levels, quant.levels says %lld",
                      progressive->items[progressive->count - 1].value, (long long)config->quant.levels);
     return PQ_OK;
@@ -149,8 +163,9 @@ static pq_status check_methods(const pq_config *config, const pq_key **key, pq_e
     if (learned && config->quant.refit != 0)
         return BLAME(quant, refit, "learned scales are not fitted again: expected never");
     if (freeze && (learned || config->quant.refit != 0))
-        return BLAME(qat, freeze, "frozen weights need scales that stand still: quant.refit never, quant.scale not "
-                                  "learned");
+        return BLAME(qat, freeze,
+                     "frozen weights need scales that stand still: quant.refit never, quant.scale not "
+                     "learned");
     if (freeze && strcmp(config->quant.rounding, "stochastic") == 0)
         return BLAME(qat, freeze, "weights are frozen at their nearest level: no quant.rounding stochastic");
     if (freeze && config->qat.progressive.count)
@@ -164,7 +179,8 @@ pq_status pq_config_check(const pq_config *config, const pq_key **key, pq_error 
     PQ_TRY(check_training(config, key, err));
     if (strcmp(config->quant.quantizer, "none") == 0) {
         if (strcmp(config->quant.activations, "none") == 0) return PQ_OK;
-        return BLAME(quant, activations, "%s is for the inputs of quantized matrices; quant.quantizer none has none",
+        return BLAME(quant, activations,
+                     "%s is for the inputs of quantized matrices; quant.quantizer none has none",
                      config->quant.activations);
     }
     PQ_TRY(check_range(config, key, err));

@@ -60,6 +60,7 @@ void pq_key_allowed(const pq_key *key, char *out, size_t bytes) {
     case PQ_KEY_CHOICE:
         if (strchr(key->choices, '|')) add(&l, "one of ");
         add_words(&l, key->choices);
+        if (key->beyond) add(&l, ", %s", key->beyond);
         break;
     case PQ_KEY_EVERY:
         add(&l, "never, step, or a whole number of iters from 1 to %.16g", key->most);
@@ -91,8 +92,6 @@ static void describe_absence(const pq_key *key, char *out, size_t bytes) {
         add(&l, "other values");
     else if (key->later)
         add_words(&l, key->later);
-    else if (key->beyond)
-        add(&l, "%s", key->beyond);
     if (*out) add(&l, ": not in this build");
 }
 

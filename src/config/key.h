@@ -34,7 +34,7 @@ typedef struct pq_key {
     size_t count;        /* items of REALS */
     const char *choices; /* words that work in this build, "a|b|c" */
     const char *later;   /* words that do not work in this build */
-    const char *beyond;  /* what else a word will name in a later build */
+    const char *beyond;  /* what any other word names, where that is allowed */
     bool nullable;
     bool absent; /* only the default works in this build */
     bool resume; /* may change on --resume */

@@ -145,8 +145,9 @@ static pq_status read_choice(const reading *r, const pq_yaml *value, void *field
     const pq_key *key = r->key;
     char shown[80], allowed[400];
     if (!is_text(value)) return expected(r, value, err);
-    if (in_words(key->choices, value->text)) return copy_text(r, value->text, field, err);
-    if (!key->beyond && !in_words(key->later, value->text)) return expected(r, value, err);
+    if (*value->text && (key->beyond || in_words(key->choices, value->text)))
+        return copy_text(r, value->text, field, err);
+    if (!in_words(key->later, value->text)) return expected(r, value, err);
     pq_key_allowed(key, allowed, sizeof allowed);
     pq_yaml_show(value, shown);
     return PQ_FAIL(err, PQ_ERR_USAGE, "%s: %s.%s: %s is not in this build; allowed here: %s", r->where,

@@ -87,7 +87,7 @@ pq_status pq_foreign_read(const char *path, const pq_foreign_options *options, p
     if (!options) options = &none;
     if (!pq_file_exists(path)) return PQ_FAIL(err, PQ_ERR_IO, "there is no file or folder %s", path);
     if (pq_folder_exists(path))
-        status = pq_hf_read(path, out, err);
+        status = pq_hf_read(path, options->bare, out, err);
     else if (ends_with(path, ".safetensors"))
         return read_nanogpt(path, options, out, err);
     else if (ends_with(path, ".bin"))

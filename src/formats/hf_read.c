@@ -1,6 +1,7 @@
 /* Owns Hugging Face's folder: which settings of config.json we can be, and which files hold the tensors. */
 #include <jansson.h>
 #include <math.h>
+#include <potqat/tokenizer.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -279,15 +280,24 @@ pq_status pq_hf_open(const char *folder, pq_gpt2_shape *shape, pq_tensors *tenso
     return status;
 }
 
-pq_status pq_hf_read(const char *folder, pq_model **out, pq_error *err) {
+/* The tokenizer's JSON text (heap): of the folder's files, else of ours that came along; NULL: neither. */
+static pq_status read_tokenizer(const char *folder, const pq_tensors *tensors, char **out, pq_error *err) {
+    pq_tokenizer *tokenizer;
+    if (!pq_tokenizer_is_in(folder))
+        return pq_copy_text(pq_safetensors_metadata(&tensors->files[0].parsed, PQ_HF_TOKENIZER), out, err);
+    PQ_TRY(pq_tokenizer_open(folder, &tokenizer, err));
+    *out = pq_tokenizer_to_json(tokenizer);
+    pq_tokenizer_destroy(tokenizer);
+    return *out ? PQ_OK : PQ_FAIL(err, PQ_ERR_MEMORY, "the tokenizer's text could not be allocated");
+}
+
+pq_status pq_hf_read(const char *folder, bool bare, pq_model **out, pq_error *err) {
     pq_gpt2_shape shape;
     pq_tensors tensors;
     *out = NULL;
     PQ_TRY(pq_hf_open(folder, &shape, &tensors, err));
     pq_status status = pq_tensors_to_model(&tensors, folder, &shape, true, out, err);
-    if (status == PQ_OK)
-        status = pq_copy_text(pq_safetensors_metadata(&tensors.files[0].parsed, PQ_HF_TOKENIZER),
-                              &(*out)->tokenizer, err);
+    if (status == PQ_OK && !bare) status = read_tokenizer(folder, &tensors, &(*out)->tokenizer, err);
     pq_tensors_close(&tensors);
     return status; /* a model without its text goes to the caller, who destroys it */
 }

@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <jansson.h>
 #include <math.h>
+#include <potqat/tokenizer.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,10 @@
 #define CONFIG  "config.json"
 #define WEIGHTS "model.safetensors"
 
-static const char *const files[] = {WEIGHTS, CONFIG};
+/* The tokenizer's are there where it is one that other programs read. */
+static const char *const files[] = {WEIGHTS,      CONFIG,      "tokenizer.json", "tokenizer_config.json",
+                                    "vocab.json", "merges.txt"};
+enum { FILES = sizeof files / sizeof *files, TOKENIZER = 2 /* the first of the tokenizer's */ };
 
 /* One export. `params` has all biases, whether the model has them or not. */
 typedef struct job {
@@ -26,7 +30,8 @@ typedef struct job {
     double *errors;         /* [params.count] largest of each */
     float *hard, *other;    /* scratch: a parameter's values */
     char *image;            /* scratch: its bytes in the file */
-    pq_hf_summary *summary;
+    pq_tokenizer *bpe;      /* the model's where it is a byte-level BPE, else NULL */
+    pq_export_summary *summary;
 } job;
 
 static void job_deinit(job *j) {
@@ -37,17 +42,23 @@ static void job_deinit(job *j) {
     free(j->hard);
     free(j->other);
     free(j->image);
+    pq_tokenizer_destroy(j->bpe);
 }
 
 static bool is_transposed(const pq_param *p) {
     return pq_stored_transposed(p->id);
 }
 
+static pq_status take_tokenizer(job *j, pq_error *err) {
+    const char *json = j->model->tokenizer;
+    if (!json || !strstr(json, "\"kind\":\"bpe\"")) return PQ_OK;
+    return pq_tokenizer_from_json(json, strlen(json), &j->bpe, err);
+}
+
 static pq_status job_init(job *j, pq_error *err) {
-    pq_gpt2_shape shape = j->model->params.shape;
-    size_t most = 0;
-    shape.bias = true;
-    PQ_TRY(pq_params_init(&shape, &j->params, err));
+    size_t most;
+    PQ_TRY(take_tokenizer(j, err));
+    PQ_TRY(pq_origin_with_biases(j->model, &j->params, &most, err));
     const size_t count = j->params.count;
     PQ_TRY(pq_calloc(count, sizeof *j->names, "tensor names", &j->names, err));
     PQ_TRY(pq_calloc(count, sizeof *j->tensors, "tensors", &j->tensors, err));
@@ -61,43 +72,17 @@ static pq_status job_init(job *j, pq_error *err) {
                                         .dtype = p->quantizable || j->lossy ? j->dtype : "F32",
                                         .rank = rows ? 2 : 1,
                                         .shape = {rows ? rows : columns, columns}};
-        if (p->count > most) most = p->count;
     }
     PQ_TRY(pq_calloc(most, sizeof *j->hard, "weights", &j->hard, err));
     PQ_TRY(pq_calloc(most, sizeof *j->other, "weights", &j->other, err));
     return pq_calloc(most, sizeof *j->hard, "weights", &j->image, err);
 }
 
-/* The values that count of parameter `i` of the file: the model's own memory, or j->hard. */
 static const float *values_of(const job *j, size_t i) {
-    const pq_param *p = pq_params_at(&j->model->params, j->params.list[i].id, j->params.list[i].layer);
-    if (!p) { /* a bias that the model does not have */
-        memset(j->hard, 0, j->params.list[i].count * sizeof *j->hard);
-        return j->hard;
-    }
-    const pq_param_quant *q = &j->model->quant[p - j->model->params.list];
-    const float *weights = j->model->weights + p->offset;
-    if (!q->quantized) return weights;
-    pq_matrix_fake_quantize(&q->codebook, weights, p->rows, p->columns, q->group, q->scales, j->hard);
-    return j->hard;
+    return pq_origin_values(j->model, &j->params.list[i], j->hard);
 }
 
 /* ---- model.safetensors ---- */
-
-static pq_status check_error(const job *j, size_t i, pq_error *err) {
-    const char *name = j->params.list[i].name;
-    if (isinf(j->errors[i]))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "%s has a weight beyond the range of %s", name, j->dtype);
-    if (j->errors[i] > 0 && !j->lossy)
-        return PQ_FAIL(err, PQ_ERR_USAGE,
-                       "%s has weights that %s cannot hold (error up to %.3g); --lossy rounds them", name,
-                       j->dtype, j->errors[i]);
-    if (j->errors[i] > j->summary->largest_error) {
-        j->summary->largest_error = j->errors[i];
-        snprintf(j->summary->worst, sizeof j->summary->worst, "%s", name);
-    }
-    return PQ_OK;
-}
 
 static pq_status write_tensor(const job *j, size_t i, pq_file_writer *writer, pq_error *err) {
     const pq_param *p = &j->params.list[i];
@@ -109,7 +94,7 @@ static pq_status write_tensor(const job *j, size_t i, pq_file_writer *writer, pq
     if (!is_transposed(p) && strcmp(j->tensors[i].dtype, "F32") == 0)
         return pq_file_write(writer, values, p->count * sizeof *values, err);
     PQ_TRY(pq_origin_write(j->tensors[i].dtype, is_transposed(p), p, values, j->image, &j->errors[i], err));
-    PQ_TRY(check_error(j, i, err));
+    PQ_TRY(pq_export_note_error(j->summary, p->name, j->dtype, j->errors[i], j->lossy, err));
     return pq_file_write(writer, j->image, j->tensors[i].bytes, err);
 }
 
@@ -118,8 +103,8 @@ static pq_status write_weights(const job *j, const char *path, pq_error *err) {
     char *header;
     size_t bytes;
     const pq_safetensors_text texts[] = {{"format", "pt"}, {PQ_HF_TOKENIZER, j->model->tokenizer}};
-    PQ_TRY(pq_safetensors_header(j->tensors, j->params.count, texts, j->model->tokenizer ? 2 : 1, &header,
-                                 &bytes, err));
+    PQ_TRY(pq_safetensors_header(j->tensors, j->params.count, texts, j->model->tokenizer && !j->bpe ? 2 : 1,
+                                 &header, &bytes, err));
     pq_status status = pq_file_create(path, false, &writer, err);
     if (status == PQ_OK) {
         status = pq_file_write(&writer, header, bytes, err);
@@ -144,8 +129,8 @@ static pq_status write_config(const job *j, const char *path, pq_error *err) {
     const char *dtype = !j->lossy || strcmp(j->dtype, "F32") == 0 ? "float32"
                         : strcmp(j->dtype, "F16") == 0            ? "float16"
                                                                   : "bfloat16";
-    const json_int_t end_of_text = 50256; /* GPT-2's */
-    json_t *ends = s->vocab > end_of_text ? json_integer(end_of_text) : json_null();
+    const json_int_t end_of_text = j->bpe ? pq_tokenizer_end_of_text(j->bpe) : 50256; /* GPT-2's */
+    json_t *ends = end_of_text >= 0 && s->vocab > end_of_text ? json_integer(end_of_text) : json_null();
     json_t *json =
         json_pack("{s:s, s:[s], s:s, s:I, s:I, s:I, s:I, s:I, s:n, s:s, s:f, s:b, s:b, s:b, s:O, s:O}",
                   "model_type", "gpt2", "architectures", "GPT2LMHeadModel", "torch_dtype", dtype,
@@ -155,21 +140,35 @@ static pq_status write_config(const job *j, const char *path, pq_error *err) {
                   1e-5, "scale_attn_weights", 1, "scale_attn_by_inverse_layer_idx", 0, "tie_word_embeddings",
                   1, "bos_token_id", ends, "eos_token_id", ends);
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-    pq_file_writer writer;
     json_decref(ends);
     json_decref(json);
     if (!text) return PQ_FAIL(err, PQ_ERR_MEMORY, CONFIG " could not be allocated");
-    pq_status status = pq_file_create(path, false, &writer, err);
-    if (status == PQ_OK) {
-        status = pq_file_write(&writer, text, strlen(text), err);
-        if (status == PQ_OK) status = pq_file_write(&writer, "\n", 1, err);
-        if (status == PQ_OK)
-            status = pq_file_commit(&writer, err);
-        else
-            pq_file_abort(&writer);
-    }
+    pq_status status = pq_file_save(path, false, text, strlen(text), err);
     free(text);
     return status;
+}
+
+/* ---- the tokenizer ---- */
+
+static pq_status write_tokenizer_file(const job *j, const char *folder, const char *name, pq_error *err) {
+    char *text, *path = pq_path_join(folder, name);
+    if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+    pq_status status = pq_tokenizer_to_file(j->bpe, name, &text, err);
+    if (status == PQ_OK) status = pq_file_save(path, false, text, strlen(text), err);
+    free(text);
+    free(path);
+    return status;
+}
+
+/* Its files, read again: the ids must be the same. */
+static pq_status write_tokenizer(const job *j, const char *folder, pq_error *err) {
+    pq_tokenizer *again;
+    if (!j->bpe) return PQ_OK;
+    for (size_t i = TOKENIZER; i < FILES; i++) PQ_TRY(write_tokenizer_file(j, folder, files[i], err));
+    PQ_TRY(pq_tokenizer_open(folder, &again, err));
+    const bool same = pq_tokenizer_hash(again) == pq_tokenizer_hash(j->bpe);
+    pq_tokenizer_destroy(again);
+    return same ? PQ_OK : PQ_FAIL(err, PQ_ERR_IO, "%s: the tokenizer reads back differently", folder);
 }
 
 /* ---- reading it back ---- */
@@ -233,10 +232,14 @@ static pq_status check_target(const char *folder, bool overwrite, pq_error *err)
 static pq_status publish(const char *temporary, const char *folder, pq_error *err) {
     pq_status status = PQ_OK;
     if (!pq_file_exists(folder)) return pq_file_publish(temporary, folder, true, err);
-    for (size_t i = 0; status == PQ_OK && i < sizeof files / sizeof *files; i++) {
+    for (size_t i = 0; status == PQ_OK && i < FILES; i++) {
         char *from = pq_path_join(temporary, files[i]), *to = pq_path_join(folder, files[i]);
-        status = from && to ? pq_file_publish(from, to, true, err)
-                            : PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+        if (!from || !to)
+            status = PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+        else if (pq_file_exists(from))
+            status = pq_file_publish(from, to, true, err);
+        else
+            unlink(to); /* an older export's, of another tokenizer */
         free(from);
         free(to);
     }
@@ -244,7 +247,7 @@ static pq_status publish(const char *temporary, const char *folder, pq_error *er
 }
 
 static void remove_temporary(const char *temporary) {
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    for (size_t i = 0; i < FILES; i++) {
         char *path = pq_path_join(temporary, files[i]);
         if (path) unlink(path);
         free(path);
@@ -258,6 +261,7 @@ static pq_status write_folder(const job *j, const char *temporary, const char *f
                                          : PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
     if (status == PQ_OK) status = write_weights(j, weights, err);
     if (status == PQ_OK) status = write_config(j, config, err);
+    if (status == PQ_OK) status = write_tokenizer(j, temporary, err);
     if (status == PQ_OK) status = compare(j, temporary, err);
     if (status == PQ_OK) status = publish(temporary, folder, err);
     remove_temporary(temporary); /* nothing is left of it when it became the folder */
@@ -267,11 +271,11 @@ static pq_status write_folder(const job *j, const char *temporary, const char *f
 }
 
 pq_status pq_hf_write(const char *folder, bool overwrite, const pq_model *model, const char *dtype,
-                      bool lossy, pq_hf_summary *out, pq_error *err) {
+                      bool lossy, pq_export_summary *out, pq_error *err) {
     job j = {.model = model, .dtype = dtype, .lossy = lossy, .summary = out};
     size_t length = strlen(folder), bytes = length + 32;
     char *temporary;
-    *out = (pq_hf_summary){0};
+    *out = (pq_export_summary){0};
     while (length > 1 && folder[length - 1] == '/') length--;
     if (length == 0) return PQ_FAIL(err, PQ_ERR_USAGE, "the folder's name is empty");
     PQ_TRY(check_target(folder, overwrite, err));

@@ -3,9 +3,8 @@
 #include "formats/origin.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/memory.h"
 #include "base/threads.h"
@@ -57,22 +56,13 @@ typedef struct reading {
     size_t *bad; /* for each tile: the first bad place, or SIZE_MAX */
 } reading;
 
-/* Let the whole pages go that hold data[bytes] of a map: they are read once, and files may be as large as
- * memory. */
-static void drop_pages(const void *data, size_t bytes) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page,
-              end = ((uintptr_t)data + bytes) / page * page;
-    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
 static void read_run(void *context, size_t tile) {
     const reading *r = context;
     size_t first = tile * RUN, count = r->rows * r->columns - first;
     if (count > RUN) count = RUN;
     decode(r->origin->dtype, r->origin->data, first, count, r->out + first);
     const size_t item = pq_safetensors_dtype_bytes(r->origin->dtype);
-    drop_pages((const char *)r->origin->data + first * item, count * item);
+    pq_pages_drop((const char *)r->origin->data + first * item, count * item);
     size_t bad = pq_first_bad(r->out + first, count);
     r->bad[tile] = bad < count ? first + bad : SIZE_MAX;
 }
@@ -107,7 +97,7 @@ pq_status pq_origin_read(const pq_origin *origin, const pq_param *param, float *
     for (size_t i = 0; i < tiles; i++)
         if (r.bad[i] < bad) bad = r.bad[i];
     free(r.bad);
-    drop_pages(origin->data, param->count * pq_safetensors_dtype_bytes(origin->dtype));
+    pq_pages_drop(origin->data, param->count * pq_safetensors_dtype_bytes(origin->dtype));
     if (bad == SIZE_MAX) return PQ_OK;
     return PQ_FAIL(err, PQ_ERR_FORMAT, "%s: value %zu of %s is not a finite number", origin->file, bad,
                    origin->name);
@@ -161,5 +151,43 @@ pq_status pq_origin_write(const char *dtype, bool transposed, const pq_param *pa
     for (size_t i = 0; i < tiles; i++)
         if (w.error[i] > *largest_error) *largest_error = w.error[i];
     free(w.error);
+    return PQ_OK;
+}
+
+pq_status pq_origin_with_biases(const pq_model *model, pq_params *out, size_t *largest, pq_error *err) {
+    pq_gpt2_shape shape = model->params.shape;
+    shape.bias = true;
+    PQ_TRY(pq_params_init(&shape, out, err));
+    *largest = 0;
+    for (size_t i = 0; i < out->count; i++)
+        if (out->list[i].count > *largest) *largest = out->list[i].count;
+    return PQ_OK;
+}
+
+const float *pq_origin_values(const pq_model *model, const pq_param *param, float *scratch) {
+    const pq_param *p = pq_params_at(&model->params, param->id, param->layer);
+    if (!p) { /* a bias that the model does not have */
+        memset(scratch, 0, param->count * sizeof *scratch);
+        return scratch;
+    }
+    const pq_param_quant *q = &model->quant[p - model->params.list];
+    const float *weights = model->weights + p->offset;
+    if (!q->quantized) return weights;
+    pq_matrix_fake_quantize(&q->codebook, weights, p->rows, p->columns, q->group, q->scales, scratch);
+    return scratch;
+}
+
+pq_status pq_export_note_error(pq_export_summary *summary, const char *name, const char *dtype, double error,
+                               bool lossy, pq_error *err) {
+    if (isinf(error))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "%s has a weight beyond the range of %s", name, dtype);
+    if (error > 0 && !lossy)
+        return PQ_FAIL(err, PQ_ERR_USAGE,
+                       "%s has weights that %s cannot hold (error up to %.3g); --lossy rounds them", name,
+                       dtype, error);
+    if (error > summary->largest_error) {
+        summary->largest_error = error;
+        snprintf(summary->worst, sizeof summary->worst, "%s", name);
+    }
     return PQ_OK;
 }

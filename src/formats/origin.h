@@ -62,17 +62,28 @@ pq_status pq_origin_read(const pq_origin *origin, const pq_param *param, float *
 pq_status pq_origin_write(const char *dtype, bool transposed, const pq_param *param, const float *values,
                           void *out, double *largest_error, pq_error *err);
 
+/* For writers. The parameters of `model` with all biases, whether it has them or not; *largest = most values
+ * that one of them has. */
+pq_status pq_origin_with_biases(const pq_model *model, pq_params *out, size_t *largest, pq_error *err);
+/* The values that count of parameter `param` of those: the model's own memory, or scratch[param->count]. */
+const float *pq_origin_values(const pq_model *model, const pq_param *param, float *scratch);
+/* Put a parameter's largest error into the summary. PQ_ERR_USAGE where it is infinite, and where there is one
+ * without `lossy`. */
+pq_status pq_export_note_error(pq_export_summary *summary, const char *name, const char *dtype, double error,
+                               bool lossy, pq_error *err);
+
 /* The index of the first value that is not finite, or count. */
 size_t pq_first_bad(const float *values, size_t count);
 
 /* config.json, and the tensors of a Hugging Face folder, with names and head unchecked. */
 pq_status pq_hf_open(const char *folder, pq_gpt2_shape *shape, pq_tensors *tensors, pq_error *err);
 
-/* The key of __metadata__ under which an exported folder carries the tokenizer's JSON text. */
+/* The key of __metadata__ under which an exported folder carries the JSON text of a tokenizer that
+ * other programs do not have. */
 #define PQ_HF_TOKENIZER "potqat_tokenizer"
 
-/* The readers behind pq_foreign_read. */
-pq_status pq_hf_read(const char *folder, pq_model **out, pq_error *err);
+/* The readers behind pq_foreign_read; bare: without the tokenizer. */
+pq_status pq_hf_read(const char *folder, bool bare, pq_model **out, pq_error *err);
 pq_status pq_llmc_read(const char *path, pq_model **out, pq_error *err);
 
 #endif

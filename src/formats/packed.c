@@ -150,26 +150,14 @@ typedef struct code_check {
     size_t bad_row[CHECK_PARTS]; /* SIZE_MAX: none */
 } code_check;
 
-static bool row_is_canonical(const pq_packed_tensor *tensor, size_t row) {
-    const size_t columns = tensor->param->columns, block_bytes = 16 * (size_t)tensor->codebook->bits;
-    const uint8_t *packed = tensor->codes + row * pq_packed_row_bytes(tensor->codebook->bits, columns);
-    uint8_t codes[PQ_PACKED_BLOCK];
-    bool good = true;
-    for (size_t first = 0; first < columns; first += PQ_PACKED_BLOCK, packed += block_bytes) {
-        size_t n = columns - first < PQ_PACKED_BLOCK ? columns - first : PQ_PACKED_BLOCK;
-        pq_unpack_row(tensor->codebook->bits, packed, PQ_PACKED_BLOCK, codes);
-        for (size_t i = 0; i < n; i++) good &= !isnan(tensor->codebook->value[codes[i]]);
-        for (size_t i = n; i < PQ_PACKED_BLOCK; i++) good &= codes[i] == 0;
-    }
-    return good;
-}
-
 static void check_part(void *context, size_t part) {
     code_check *check = context;
     size_t rows = check->tensor->param->rows, end = (part + 1) * rows / CHECK_PARTS;
+    const size_t columns = check->tensor->param->columns,
+                 row_bytes = pq_packed_row_bytes(check->tensor->codebook->bits, columns);
     check->bad_row[part] = SIZE_MAX;
     for (size_t row = part * rows / CHECK_PARTS; row < end; row++)
-        if (!row_is_canonical(check->tensor, row)) {
+        if (!pq_packed_row_valid(check->tensor->codebook, check->tensor->codes + row * row_bytes, columns)) {
             check->bad_row[part] = row;
             return;
         }

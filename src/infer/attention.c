@@ -1,9 +1,10 @@
-/* Owns causal attention over the key/value cache, one head a task. */
+/* Owns causal attention over the key/value cache: exact by matrix products, one head a task, or as the
+ * integer recipe has it, a few queries together. */
 #include <math.h>
 
-#include "base/threads.h"
 #include "infer/engine.h"
 #include "kernels/gemm.h"
+#include "kernels/kernels.h"
 
 typedef struct attention {
     const float *q, *keys, *values;
@@ -45,5 +46,39 @@ static void attend_lane(void *context, size_t lane) {
 void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
                          size_t n, size_t heads, size_t head_size, float *out, float *scratch) {
     attention a = {q, keys, values, out, scratch, stride, first, n, heads, head_size};
-    pq_parallel_for(heads < PQ_ENGINE_LANES ? heads : PQ_ENGINE_LANES, attend_lane, &a);
+    pq_tasks(heads < PQ_ENGINE_LANES ? heads : PQ_ENGINE_LANES, n * (first + n) * heads * head_size / 4,
+             attend_lane, &a);
+}
+
+typedef struct recipe_attention {
+    const float *q;
+    size_t stride;
+    const pq_cache_view *views;
+    bool half;
+    size_t n, heads, head_size;
+    float *out, *scratch;
+    size_t lane_scratch;
+} recipe_attention;
+
+/* Every PQ_ENGINE_LANES-th pair of a view and a head: lanes take turns, since later queries see more. */
+static void recipe_lane(void *context, size_t lane) {
+    const recipe_attention *a = context;
+    const size_t D = a->head_size, bytes = a->half ? sizeof(uint16_t) : sizeof(float);
+    for (size_t i = lane; i < a->n * a->heads; i += PQ_ENGINE_LANES) {
+        const size_t at = i % a->heads * D, width = a->heads * D;
+        const pq_cache_view *view = &a->views[i / a->heads];
+        pq_kernels_get()->recipe_attention(
+            a->q + view->first * a->stride + at, a->stride, view->queries,
+            (const char *)view->keys + at * bytes, (const char *)view->values + at * bytes, a->half, width,
+            view->count, D, a->out + view->first * width + at, width, a->scratch + lane * a->lane_scratch);
+    }
+}
+
+void pq_recipe_attention(const float *q, size_t stride, const pq_cache_view *views, bool half, size_t n,
+                         size_t heads, size_t head_size, float *out, float *scratch, size_t lane_scratch) {
+    recipe_attention a = {q, stride, views, half, n, heads, head_size, out, scratch, lane_scratch};
+    const size_t items = n * heads;
+    size_t keys = 0;
+    for (size_t i = 0; i < n; i++) keys += views[i].queries * views[i].count;
+    pq_tasks(items < PQ_ENGINE_LANES ? items : PQ_ENGINE_LANES, keys * heads * head_size, recipe_lane, &a);
 }

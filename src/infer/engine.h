@@ -4,12 +4,23 @@
 
 #include <potqat/engine.h>
 
+#include "base/threads.h"
 #include "formats/packed.h"
 
 enum {
-    PQ_ENGINE_BATCH = 64, /* tokens that go through the layers together */
-    PQ_ENGINE_LANES = 16  /* tasks a parallel loop is cut into; each has its own scratch */
+    PQ_ENGINE_BATCH = 128, /* tokens that go through the layers together */
+    PQ_ENGINE_LANES = 16   /* tasks a parallel loop is cut into; each has its own scratch */
 };
+
+/* pq_parallel_for where the work is worth waking threads for; else here. `work`: numbers touched, or for
+ * products multiplications over 8. The results are the same. */
+static inline void pq_tasks(size_t count, size_t work, void (*task)(void *context, size_t i), void *context) {
+    enum { WORTH_THREADS = 65536 };
+    if (work >= WORTH_THREADS)
+        pq_parallel_for(count, task, context);
+    else
+        for (size_t i = 0; i < count; i++) task(context, i);
+}
 
 /* Tokens a sequence may have, and ids there are. */
 int64_t pq_engine_context(const pq_engine *engine);
@@ -28,5 +39,16 @@ void pq_packed_matmul(const pq_packed_tensor *weights, const float *bias, const 
  * [PQ_ENGINE_LANES][n * (first + n)]. */
 void pq_cached_attention(const float *q, size_t stride, const float *keys, const float *values, size_t first,
                          size_t n, size_t heads, size_t head_size, float *out, float *scratch);
+
+/* Consecutive queries of one sequence, `queries` from number `first` of the batch on. */
+typedef struct pq_cache_view {
+    const void *keys, *values;    /* rows of heads * head_size numbers of fp16 or fp32 */
+    size_t first, queries, count; /* count: keys that the first query sees; each next sees one more */
+} pq_cache_view;
+
+/* Attention as the integer recipe has it, for n views. q: rows `stride` apart; out: rows of heads *
+ * head_size; scratch: [PQ_ENGINE_LANES][lane_scratch], the most that pq_recipe_scores gives for a view. */
+void pq_recipe_attention(const float *q, size_t stride, const pq_cache_view *views, bool half, size_t n,
+                         size_t heads, size_t head_size, float *out, float *scratch, size_t lane_scratch);
 
 #endif

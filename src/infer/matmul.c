@@ -1,5 +1,4 @@
 /* Owns the product of activations with a packed matrix: decode a tile of rows, multiply, add the bias. */
-#include "base/threads.h"
 #include "infer/engine.h"
 #include "kernels/gemm.h"
 
@@ -44,5 +43,6 @@ void pq_packed_matmul(const pq_packed_tensor *weights, const float *bias, const 
     product p = {weights, bias, x, out, scratch, n, stride};
     const size_t step = pq_tile_rows(weights->param->columns);
     size_t tiles = (weights->param->rows + step - 1) / step;
-    pq_parallel_for(tiles < PQ_ENGINE_LANES ? tiles : PQ_ENGINE_LANES, multiply_lane, &p);
+    pq_tasks(tiles < PQ_ENGINE_LANES ? tiles : PQ_ENGINE_LANES, (n + 1) * weights->param->count / 4,
+             multiply_lane, &p);
 }

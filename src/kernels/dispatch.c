@@ -2,6 +2,9 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "kernels/kernels.h"
 
@@ -14,8 +17,11 @@ static const pq_kernels reference = {
 
 #if defined(__x86_64__)
 void pq_kernels_overlay_avx2(pq_kernels *table);
+void pq_kernels_overlay_avxvnni(pq_kernels *table);
 void pq_kernels_overlay_avx512(pq_kernels *table);
+void pq_kernels_overlay_avx512vnni(pq_kernels *table);
 
+/* F16C came before AVX2 in every CPU; clang's list of names lacks it. */
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
@@ -27,6 +33,26 @@ static bool has_bf16(void) {
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+/* The compiler's own list lacks AVX-VNNI: leaf 7, subleaf 1, bit 4 of eax. */
+static bool has_avxvnni(void) {
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
+}
+
+static bool has_avx512vnni(void) {
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+static void overlay_avxvnni(pq_kernels *table) {
+    pq_kernels_overlay_avx2(table);
+    pq_kernels_overlay_avxvnni(table);
+}
+
+static void overlay_avx512vnni(pq_kernels *table) {
+    pq_kernels_overlay_avx512(table);
+    pq_kernels_overlay_avx512vnni(table);
 }
 #endif
 
@@ -40,7 +66,9 @@ static struct level {
     {.name = "ref"},
 #if defined(__x86_64__)
     {.name = "avx2", .supported = has_avx2, .overlay = pq_kernels_overlay_avx2},
+    {.name = "avx-vnni", .supported = has_avxvnni, .overlay = overlay_avxvnni},
     {.name = "avx512", .supported = has_avx512, .overlay = pq_kernels_overlay_avx512},
+    {.name = "avx512-vnni", .supported = has_avx512vnni, .overlay = overlay_avx512vnni},
 #endif
 };
 enum { LEVELS = sizeof levels / sizeof *levels };

@@ -41,8 +41,8 @@ typedef struct pq_pow2_grid {
     bool whole;   /* magnitudes are rounded to integers first, half to even */
 } pq_pow2_grid;
 
-/* What distillation mixes: the share of the teacher's term, the temperature of both softmaxes, and the factor of
- * the whole gradient (1 / targets). */
+/* What distillation mixes: the share of the teacher's term, the temperature of both softmaxes, and the factor
+ * of the whole gradient (1 / targets). */
 typedef struct pq_distill_mix {
     float weight, temperature, factor;
 } pq_distill_mix;
@@ -52,11 +52,12 @@ typedef struct pq_affine {
     float scale, inverse, zero, low, high;
 } pq_affine;
 
-#define PQ_INT8_ROW_LEAST 0x1p-126f /* least scale of a row: the least normal float, so that 1 / scale is finite */
+#define PQ_INT8_ROW_LEAST                                                                                    \
+    0x1p-126f /* least scale of a row: the least normal float, so that 1 / scale is finite */
 
-/* The grid of the numbers from `lowest` to `highest` (whole) that takes in 0 and, of x, low to high. In fp32, each step
- * rounded: scale = (high - low) / (highest - lowest), at least `least`; inverse = 1 / scale; zero = lowest - low / scale,
- * the quotient rounded half to even. A span that is not finite gives a scale of NaN. */
+/* The grid of the numbers from `lowest` to `highest` (whole) that takes in 0 and, of x, low to high. In fp32,
+ * each step rounded: scale = (high - low) / (highest - lowest), at least `least`; inverse = 1 / scale; zero =
+ * lowest - low / scale, the quotient rounded half to even. A span that is not finite gives a scale of NaN. */
 static inline pq_affine pq_affine_make(float low, float high, float lowest, float highest, float least) {
     low = low > 0 ? 0 : low; /* NaN stays */
     high = high < 0 ? 0 : high;
@@ -68,17 +69,35 @@ static inline pq_affine pq_affine_make(float low, float high, float lowest, floa
     return (pq_affine){.scale = scale, .inverse = 1 / scale, .zero = zero, .low = lowest, .high = highest};
 }
 
+/* A row of inputs as whole numbers u: x is near (u - zero) * scale. u is below 256, or 65536 where it is
+ * wide. */
+typedef struct pq_int8_row {
+    float scale;
+    int32_t zero;
+    bool wide;
+} pq_int8_row;
+
+/* Inputs whose span is above this many times their mean magnitude have outliers, and get 16 bits. */
+#define PQ_WIDE_SPAN 32.0f
+
 /* Floats of scratch that attention needs a thread. */
 size_t pq_attention_scratch(size_t T, size_t head_size);
 
+/* The same for recipe_attention, which takes up to PQ_RECIPE_QUERIES at a time. */
+enum { PQ_RECIPE_QUERIES = 4 };
+static inline size_t pq_recipe_scores(size_t n, size_t queries) {
+    return PQ_RECIPE_QUERIES * ((n + queries + 15) / 16 * 16);
+}
+
 typedef struct pq_kernels {
-    const char *name; /* ref, avx2, avx512 */
+    const char *name; /* ref, avx2, avx-vnni, avx512, avx512-vnni */
 #define PQ_KERNEL(name, x86, arguments) void(*name) arguments;
 #include "kernels/kernels.def"
 #undef PQ_KERNEL
 } pq_kernels;
 
-/* The table for this CPU, capped by the environment variable POTQAT_CPU (ref, avx2, avx512 and above). */
+/* The table for this CPU, capped by the environment variable POTQAT_CPU (a name from dispatch.c, or above).
+ */
 const pq_kernels *pq_kernels_get(void);
 /* The table of one instruction set (tests compare them); NULL where the CPU or the build lacks it. */
 const pq_kernels *pq_kernels_of(const char *name);

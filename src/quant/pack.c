@@ -1,7 +1,9 @@
 /* Owns the order of packed codes: blocks of 128 weights, planes of 4, 2 and 1 bits (see quantizer.h). */
+#include <math.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "kernels/kernels.h"
 #include "quant/quantizer.h"
 
 enum { BLOCK = 128 };
@@ -50,4 +52,16 @@ void pq_unpack_row(int bits, const uint8_t *packed, size_t columns, uint8_t *cod
         }
         memcpy(codes + first, block, columns - first < BLOCK ? columns - first : BLOCK);
     }
+}
+
+bool pq_packed_row_valid(const pq_codebook *codebook, const uint8_t *packed, size_t columns) {
+    const size_t blocks = pq_round_up(columns, BLOCK) / BLOCK, tail = columns % BLOCK;
+    uint8_t bad[256], codes[BLOCK], any;
+    for (size_t i = 0; i < sizeof bad; i++) bad[i] = isnan(codebook->value[i]);
+    pq_kernels_get()->packed_any(codebook->bits, bad, packed, blocks, &any);
+    if (any || tail == 0) return !any;
+    pq_unpack_row(codebook->bits, packed + (blocks - 1) * 16 * (size_t)codebook->bits, BLOCK, codes);
+    for (size_t i = tail; i < BLOCK; i++)
+        if (codes[i] != 0) return false;
+    return true;
 }

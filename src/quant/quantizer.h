@@ -156,5 +156,7 @@ void pq_matrix_encode(const pq_codebook *codebook, const float *w, size_t rows, 
 size_t pq_packed_row_bytes(int bits, size_t columns);
 void pq_pack_row(int bits, const uint8_t *codes, size_t columns, uint8_t *out);
 void pq_unpack_row(int bits, const uint8_t *packed, size_t columns, uint8_t *codes);
+/* Are all codes of a packed row in the codebook, and those of its padding 0? */
+bool pq_packed_row_valid(const pq_codebook *codebook, const uint8_t *packed, size_t columns);
 
 #endif

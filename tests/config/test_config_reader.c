@@ -252,14 +252,13 @@ static const struct refusal {
      "x.yaml:1: quant.refit: learned scales are not fitted again: expected never"},
     {"distill: {weight: 1.5}", NULL, "x.yaml:1: distill.weight: expected a number from 0 to 1, found 1.5"},
     {"distill: {temperature: 0}", NULL, "x.yaml:1: distill.temperature: expected a number above 0"},
-    {"data: {tokenizer: gpt2/tokenizer.json}", NULL,
-     "x.yaml:1: data.tokenizer: gpt2/tokenizer.json is not in this build; allowed here: one of char, byte, "
-     "or null"},
-    {"data: {split_by: document}", NULL, "x.yaml:1: data.split_by: document is not in this build"},
+    {"data: {split_by: line}", NULL, "x.yaml:1: data.split_by: expected one of token, document, found line"},
     {"train: {precision: bf16}", NULL,
      "x.yaml:1: train.precision: bf16 is not in this build; allowed here: fp32"},
-    {"eval: {protocol: sliding}", NULL, "x.yaml:1: eval.protocol: sliding is not in this build"},
-    {"eval: {stride: 32}", NULL, "x.yaml:1: eval.stride: 32 is not in this build; allowed here: null"},
+    {"eval: {protocol: sliding, stride: 65}", NULL,
+     "x.yaml:1: eval.stride: windows of 64 tokens that begin 65 apart would leave tokens out"},
+    {"eval: {protocol: sliding, stride: 33, context: 32}", NULL,
+     "x.yaml:1: eval.stride: windows of 32 tokens that begin 33 apart would leave tokens out"},
 };
 
 START_TEST(refusals_name_place_key_and_remedy) {

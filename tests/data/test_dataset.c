@@ -1,5 +1,6 @@
 /* Data sets from texts: splits, windows of both orders, tokenizers of parents, refusals. */
 #include <math.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/random.h"
@@ -174,11 +175,13 @@ START_TEST(texts_that_will_not_do_are_refused) {
                    &err, "has 10 tokens", "val split (share 0.1) gets 1");
     assert_refused(try_open(scratch_write("latin.txt", "caf\xE9 au lait\n", 13), NULL, NULL, &dataset),
                    PQ_ERR_FORMAT, &err, "latin.txt", "offset 3");
-    assert_refused(try_open(scratch_write("x.jsonl", "{\"text\":\"abc\"}\n", 15), NULL, NULL, &dataset),
-                   PQ_ERR_USAGE, &err, ".jsonl", "not in this build");
+    assert_refused(try_open(scratch_write("x.parquet", "PAR1", 4), NULL, NULL, &dataset), PQ_ERR_USAGE, &err,
+                   ".parquet", "JSONL");
     assert_refused(try_open(scratch_path("short.txt"), "words", NULL, &dataset), PQ_ERR_USAGE, &err,
-                   "\"words\"", NULL);
-    assert_refused(try_open(scratch, NULL, NULL, &dataset), PQ_ERR_IO, &err, "shards.json", NULL);
+                   "found words", NULL);
+    ck_assert_int_eq(mkdir(scratch_path("empty"), 0777), 0);
+    assert_refused(try_open(scratch_path("empty"), NULL, NULL, &dataset), PQ_ERR_IO, &err, "shards.json",
+                   ".jsonl.zst");
     ck_assert_ptr_null(dataset);
     dataset = open_at(write_letters("window.txt", 100));
     assert_ok(pq_dataset_check(dataset, PQ_VAL, 9, &err), &err);

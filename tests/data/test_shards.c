@@ -237,16 +237,17 @@ START_TEST(tokens_outside_the_vocabulary_are_refused) {
     file.header.tokenizer = pq_tokenizer_hash(tokenizer);
     file.header.hash = pq_hash(file.tokens, sizeof file.tokens);
     const char *path = scratch_write("outside.shard", &file, sizeof file);
-    assert_refused(pq_shard_open(path, tokenizer, &shard, &err), PQ_ERR_FORMAT, &err, "token 3", "ends at 2");
+    assert_refused(pq_shard_open(path, tokenizer, NULL, &shard, &err), PQ_ERR_FORMAT, &err, "token 3",
+                   "ends at 2");
     file.tokens[2] = 2;
     file.header.hash = pq_hash(file.tokens, sizeof file.tokens);
     scratch_write("outside.shard", &file, sizeof file);
-    assert_ok(pq_shard_open(path, tokenizer, &shard, &err), &err);
+    assert_ok(pq_shard_open(path, tokenizer, NULL, &shard, &err), &err);
     ck_assert_uint_eq(shard.count, 4);
     pq_shard_close(&shard);
     file.header.version = 2;
     scratch_write("outside.shard", &file, sizeof file);
-    assert_refused(pq_shard_open(path, tokenizer, &shard, &err), PQ_ERR_FORMAT, &err, "version 2",
+    assert_refused(pq_shard_open(path, tokenizer, NULL, &shard, &err), PQ_ERR_FORMAT, &err, "version 2",
                    "version 1");
     pq_tokenizer_destroy(tokenizer);
 }
@@ -265,12 +266,13 @@ START_TEST(each_flipped_bit_is_noticed) {
     for (size_t bit = 0; bit < 8 * view.size; bit++) {
         bytes[bit / 8] ^= (char)(1 << bit % 8);
         const char *path = scratch_write("flipped.shard", bytes, view.size);
-        ck_assert_msg(pq_shard_open(path, tokenizer, &shard, &err) == PQ_ERR_FORMAT, "bit %zu", bit);
+        ck_assert_msg(pq_shard_open(path, tokenizer, NULL, &shard, &err) == PQ_ERR_FORMAT, "bit %zu", bit);
         bytes[bit / 8] ^= (char)(1 << bit % 8);
     }
     for (size_t size = 0; size < view.size; size++)
-        ck_assert_int_eq(pq_shard_open(scratch_write("flipped.shard", bytes, size), tokenizer, &shard, &err),
-                         PQ_ERR_FORMAT);
+        ck_assert_int_eq(
+            pq_shard_open(scratch_write("flipped.shard", bytes, size), tokenizer, NULL, &shard, &err),
+            PQ_ERR_FORMAT);
     pq_file_view_close(&view);
     pq_tokenizer_destroy(tokenizer);
 }

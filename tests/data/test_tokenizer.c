@@ -93,6 +93,7 @@ START_TEST(all_of_unicode_round_trips) {
         ck_assert_str_eq(first, second);
         ck_assert_uint_eq(pq_tokenizer_hash(tokenizer), pq_tokenizer_hash(again));
         ck_assert_uint_eq(pq_tokenizer_hash(tokenizer), pq_hash(first, strlen(first)));
+        ck_assert_int_eq(pq_tokenizer_end_of_text(tokenizer), -1);
         assert_round_trip(again, text, bytes);
         free(first);
         free(second);
@@ -155,8 +156,9 @@ START_TEST(errors_name_character_and_offset) {
     assert_refused(pq_tokenizer_create("char", "ab\x80", 3, &other, &err), PQ_ERR_FORMAT, &err, "0x80",
                    "offset 2");
     assert_refused(pq_tokenizer_create("char", "", 0, &other, &err), PQ_ERR_USAGE, &err, "empty", NULL);
-    assert_refused(pq_tokenizer_create("bpe", "a", 1, &other, &err), PQ_ERR_USAGE, &err, "\"bpe\"",
-                   "char and byte");
+    assert_refused(pq_tokenizer_create("wordpiece", "a", 1, &other, &err), PQ_ERR_USAGE, &err,
+                   "\"wordpiece\"", "char, byte and bpe");
+    assert_refused(pq_tokenizer_create("bpe", "a", 1, &other, &err), PQ_ERR_USAGE, &err, "opened", "learned");
     ck_assert_ptr_null(other);
     pq_tokenizer_destroy(tokenizer);
 }

@@ -41,7 +41,7 @@ static void put(const char *dir, const char *name, const void *data, size_t byte
 static pq_file_view weights, config;
 
 static void make(void) {
-    pq_hf_summary summary;
+    pq_export_summary summary;
     pq_model *model = random_model(&shape, &plain, 9);
     char *dir = temporary_folder(), *made = pq_path_join(dir, "hf");
     ck_assert_int_eq(pq_hf_write(made, false, model, "F32", false, &summary, NULL), PQ_OK);
@@ -136,7 +136,7 @@ END_TEST
 START_TEST(test_types) {
     static const char *const dtypes[] = {"F32", "BF16", "F16"};
     pq_model *model = random_model(&shape, &rows15, 4), *back;
-    pq_hf_summary summary;
+    pq_export_summary summary;
     float *hard = malloc(model->params.elements * sizeof *hard);
     pq_model_effective_weights(model, hard);
     for (size_t i = 0; i < 3; i++) {
@@ -163,7 +163,7 @@ END_TEST
 
 START_TEST(test_no_bias) {
     pq_gpt2_shape bare = shape;
-    pq_hf_summary summary;
+    pq_export_summary summary;
     bare.bias = false;
     pq_model *model = random_model(&bare, &plain, 2);
     ck_assert_int_eq(pq_hf_write(hf, true, model, "F32", false, &summary, NULL), PQ_OK);
@@ -181,7 +181,7 @@ END_TEST
 
 START_TEST(test_target) {
     pq_model *model = random_model(&shape, &plain, 9);
-    pq_hf_summary summary;
+    pq_export_summary summary;
     ck_assert_int_eq(pq_hf_write(hf, false, model, "F32", false, &summary, NULL), PQ_ERR_USAGE);
     put(folder, "mine.txt", "x", 1);
     ck_assert_int_eq(pq_hf_write(folder, true, model, "F32", false, &summary, NULL), PQ_ERR_USAGE);

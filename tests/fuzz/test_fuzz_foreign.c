@@ -64,7 +64,7 @@ static char *make_originals(void) {
     char *folder = temporary_folder(), *hf = pq_path_join(folder, "hf");
     const coding plain = {0};
     pq_model *model = random_model(&shape, &plain, 3);
-    pq_hf_summary summary;
+    pq_export_summary summary;
     ck_assert_int_eq(pq_hf_write(hf, false, model, "F32", false, &summary, NULL), PQ_OK);
     char *from = pq_path_join(hf, "model.safetensors"), *to = pq_path_join(hf, names[2]);
     ck_assert_int_eq(rename(from, to), 0);

@@ -1,5 +1,6 @@
-/* 2,000 damaged copies of a folder of token shards: cut, bits flipped, bytes and fields changed, JSON values
- * given another type. Each is refused with a sentence, or loads exactly what was written. */
+/* Damaged copies (2,000, or as many as the first argument says) of a folder of token shards: cut, bits
+ * flipped, bytes and fields changed, JSON values given another type. Each is refused with a sentence, or
+ * loads exactly what was written. */
 #include <jansson.h>
 
 #include "base/file.h"
@@ -7,7 +8,9 @@
 #include "data/shards.h"
 #include "tests/data/scratch.h"
 
-enum { COPIES = 2000, TEXT = 600 };
+enum { TEXT = 600 };
+
+static int copies = 2000;
 
 static const char *const names[] = {"tokenizer.json",    "shards.json",     "train-00000.shard",
                                     "train-00001.shard", "val-00000.shard", "test-00000.shard"};
@@ -169,7 +172,7 @@ START_TEST(damaged_shards_are_refused_or_right) {
     assert_ok(pq_shards_write(plain, folder, false, 300, &err), &err);
     for (size_t i = 0; i < FILES; i++) assert_ok(pq_file_read(path_of(i), &original[i], &err), &err);
     options.path = folder;
-    for (int copy = 0; copy < COPIES; copy++) {
+    for (int copy = 0; copy < copies; copy++) {
         const char *how;
         size_t file = damage(&how);
         memset(&err, 0, sizeof err);
@@ -196,7 +199,7 @@ START_TEST(damaged_shards_are_refused_or_right) {
         write_at(file, original[file].data, original[file].size);
     }
     printf("%zu damaged copies refused, %zu loaded what was written\n", refused, right);
-    ck_assert_uint_gt(refused, COPIES * 9 / 10);
+    ck_assert_uint_gt(refused, (size_t)copies * 9 / 10);
     assert_ok(pq_dataset_open(&options, &dataset, &err), &err);
     pq_dataset_close(dataset);
     pq_dataset_close(plain);
@@ -204,7 +207,8 @@ START_TEST(damaged_shards_are_refused_or_right) {
 }
 END_TEST
 
-int main(void) {
+int main(int count, char **arguments) {
+    if (count > 1) copies = atoi(arguments[1]);
     TCase *tests = tcase_create("fuzz shards");
     scratch_make();
     tcase_set_timeout(tests, 300);

@@ -27,6 +27,7 @@ OWNERS = {
     "hdf5.h": ["store"],
     "cblas.h": ["kernels/gemm.c"],
     "oneapi/dnnl/dnnl.h": ["kernels/gemm.c", "kernels/gemm_bf16.c"],
+    "pcre2.h": ["data/tokenizer_split.c"],
     "omp.h": ["base", "kernels"],
 }
 ALIASES = {"model/gpt2_params.def": "model/model.h"}

@@ -1,0 +1,3 @@
+# Lines of a file as C string literals.
+s/[\\"]/\\&/g
+s/.*/"&\\n"/
