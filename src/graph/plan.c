@@ -81,6 +81,7 @@ static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
             if (!present(t)) continue;
             node->accumulate[i] = touched[t];
             if (!touched[t] && !graph->tensors[t].parameter && node->op->gradient_in_place &&
+                graph->tensors[t].type == graph->tensors[node->outputs[0]].type &&
                 node->op->gradient_in_place(node, i))
                 plan->share[t] = plan->share[node->outputs[0]];
             touched[t] = true;
@@ -90,7 +91,8 @@ static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
 
 static void touch(pq_buffer *buffer, const pq_tensor *tensor, int step) {
     if (tensor->parameter) return;
-    buffer->bytes = pq_round_up(tensor->rows * tensor->columns * sizeof(float), PQ_ALIGNMENT);
+    size_t each = tensor->type == PQ_BF16 ? sizeof(pq_bf16) : sizeof(float);
+    buffer->bytes = pq_round_up(tensor->rows * tensor->columns * each, PQ_ALIGNMENT);
     if (buffer->first > buffer->last) buffer->first = step;
     buffer->last = step;
 }

@@ -26,10 +26,6 @@ static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-static bool has_bf16(void) {
-    return __builtin_cpu_supports("avx512bf16");
-}
-
 static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -99,14 +95,12 @@ const pq_kernels *pq_kernels_get(void) {
     return chosen;
 }
 
-/* The instruction sets below the one that bf16 needs; a cap of any other name allows it. */
 bool pq_kernels_have_bf16(void) {
-    static const char *const below[] = {"ref", "avx2", "avx512", "avx512-vnni"};
-    const char *cap = getenv("POTQAT_CPU");
-    for (size_t i = 0; cap && i < sizeof below / sizeof *below; i++)
-        if (strcmp(cap, below[i]) == 0) return false;
+    const char *cap = getenv("POTQAT_CPU"); /* each level is below what bf16 needs */
+    for (size_t i = 0; cap && i < LEVELS; i++)
+        if (strcmp(levels[i].name, cap) == 0) return false;
 #if defined(__x86_64__)
-    return has_avx512() && has_bf16();
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
 #else
     return false;
 #endif
