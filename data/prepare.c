@@ -376,7 +376,10 @@ static pq_status run(work *w, pq_prepared *out, pq_error *err) {
             "%s is left from a preparation that was cut short; --resume goes on with it, --overwrite "
             "begins anew",
             w->part);
-    if (o->resume && !begun && !pq_file_exists(w->part) && is_made(w)) return describe(w->target, out, err);
+    if (o->resume && !begun && is_made(w)) { /* done, but perhaps not with putting away */
+        if (pq_file_exists(w->part)) PQ_TRY(lock_part(w, err));
+        return describe(w->target, out, err);
+    }
     PQ_TRY(o->resume && begun ? resume(w, err) : begin(w, err));
     if (w->phase == DONE) return describe(w->target, out, err);
     PQ_TRY(open_spools(w, err));

@@ -105,7 +105,7 @@ static pq_status print_line(json_t *json, pq_error *err) {
     return PQ_OK;
 }
 
-/* `more`: put into the object; taken, may be NULL. */
+/* `more`: put into the object; borrowed, may be NULL. */
 static pq_status print_json(const pq_model *model, const pq_config *c, const char *out, const total *t,
                             json_t *list, json_t *more, pq_error *err) {
     size_t bytes = pq_model_weight_bytes(model), weights = model->params.weights;
@@ -118,7 +118,6 @@ static pq_status print_json(const pq_model *model, const pq_config *c, const cha
                   "weights", (json_int_t)weights, "weight_bytes", (json_int_t)bytes, "fp32_bytes",
                   (json_int_t)(4 * weights), "share_of_fp32", (double)bytes / (4.0 * (double)weights));
     if (json && more) json_object_update(json, more);
-    json_decref(more);
     return print_line(json, err);
 }
 
@@ -260,7 +259,7 @@ static pq_status quantize(job *j, pq_error *err) {
     if (!model->config) return PQ_FAIL(err, PQ_ERR_MEMORY, "the config's text could not be allocated");
     model->val_loss = NAN; /* another model than the one that was evaluated */
     PQ_TRY(pq_checkpoint_write(j->out, pq_cli_has(j->cli, "overwrite"), model, NULL, err));
-    return print_result(j->cli, model, j->config, j->out, json_incref(j->json), err);
+    return print_result(j->cli, model, j->config, j->out, j->json, err);
 }
 
 static pq_status check_words(job *j, pq_error *err) {

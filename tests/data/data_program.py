@@ -2,12 +2,15 @@
 usage: data_program.py POTQAT docs/formats.md"""
 
 import json
+import filecmp
 import os
+import random
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
+import time
 
 potqat, formats = map(os.path.abspath, sys.argv[1:])
 os.environ.pop("POTQAT_DATA", None)
@@ -23,6 +26,27 @@ def run(*words, status=0, says=""):
     assert status == 0 or done.stdout == "", (words, done)
     assert status == 0 or done.stderr.count("\n") == 1, (words, done)
     return done.stdout
+
+
+def assert_same(a, b):
+    names = sorted(os.listdir(a))
+    assert names == sorted(os.listdir(b)), (names, os.listdir(b))
+    assert filecmp.cmpfiles(a, b, names, shallow=False) == (names, [], [])
+
+
+def kill_and_resume(source, words):
+    """Kill the program after longer and longer times until it is done before."""
+    run("prepare", source, "-o", "undisturbed", *words)
+    for attempt in range(200):
+        begun = subprocess.Popen([potqat, "data", "prepare", source, "-o", "killed", "--resume", *words],
+                                 stdout=subprocess.DEVNULL)
+        time.sleep(.01 * attempt)
+        begun.kill()
+        if begun.wait() == 0:
+            break
+    assert begun.returncode == 0
+    assert_same("undisturbed", "killed")
+    assert not os.path.exists("killed.part")
 
 
 with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +78,21 @@ with tempfile.TemporaryDirectory() as folder:
     run("prepare", "text.txt", "-o", "x", "data.tokenizer=word", status=2, says="data.tokenizer")
     run("prepare", "text.txt", "-o", "text.txt/x", status=1, says="text.txt")
     assert not pathlib.Path("x").exists() and len(os.listdir()) == 3, os.listdir()
+
+    rng = random.Random(4)
+    documents = ["".join(rng.choices("abc é\n\"\\", k=rng.randrange(1, 4000))) for _ in range(400)]
+    with open("lines.jsonl", "w", encoding="utf-8") as out:
+        for number, document in enumerate(documents):
+            print(json.dumps({"number": number, "body": document}, ensure_ascii=number % 2), file=out)
+    closed = [d if d.endswith("\n") else d + "\n" for d in documents]
+    run("prepare", "lines.jsonl", "-o", "lines", "data.field=body", "data.split=[1,0,0]", says="lines.jsonl")
+    assert read_text("lines", "train") == "".join(closed)
+    run("prepare", "lines.jsonl", "-o", "by", "data.field=body", "data.split_by=document", says="lines.jsonl")
+    split = [0 if x < .8 else 1 if x < .9 else 2 for x in ((i + 1) * (5 ** .5 - 1) / 2 % 1 for i in range(400))]
+    for i, name in enumerate(["train", "val", "test"]):
+        assert read_text("by", name) == "".join(d for d, s in zip(closed, split) if s == i), name
+    run("prepare", "lines.jsonl", "-o", "x", status=1, says='lines.jsonl, line 1: the object has no field "text"')
+    kill_and_resume("lines.jsonl", ["data.field=body", "--shard-tokens", "20000"])
 
     run("fetch", "builtin", status=2, says="-o FILE")
     run("fetch", "builtin", "-o", "builtin.txt", says="builtin.txt\n")

@@ -13,11 +13,14 @@ static pq_error err;
 enum { END = 1 };
 typedef struct gathered {
     char *text;
-    size_t bytes, pieces;
+    size_t bytes, pieces, capacity;
 } gathered;
 
 static void put(gathered *g, const char *text, size_t bytes) {
-    g->text = realloc(g->text, g->bytes + bytes + 1);
+    if (g->bytes + bytes + 1 > g->capacity) {
+        g->capacity = 2 * (g->bytes + bytes + 1);
+        g->text = realloc(g->text, g->capacity);
+    }
     if (bytes) memcpy(g->text + g->bytes, text, bytes);
     g->bytes += bytes;
 }
@@ -111,7 +114,7 @@ static char *make_text(uint64_t seed, size_t bytes) {
 }
 
 START_TEST(texts_give_the_documents_that_a_simple_reader_finds) {
-    for (uint64_t seed = 0; seed < 160; seed++) {
+    for (uint64_t seed = 0; seed < 160; seed += seed < 130 ? 3 : 5) {
         size_t bytes = seed < 130 ? seed : (seed - 129) * 12007;
         char *text = make_text(seed, bytes);
         scratch_write("one.txt", text, bytes);
@@ -135,8 +138,8 @@ END_TEST
 START_TEST(pieces_end_anywhere_around_a_marker) {
     size_t bytes = PQ_PIECE_MOST + 400;
     char *text = malloc(bytes);
-    for (size_t shift = 0; shift < 160; shift++)
-        for (int kind = 0; kind < (shift % 16 ? 1 : 3); kind++) {
+    for (size_t shift = 0; shift < 160; shift += 3)
+        for (int kind = 0; kind < (shift % 12 ? 1 : 3); kind++) {
             memset(text, 'x', bytes);
             if (kind == 1)
                 for (size_t i = 3; i < bytes; i += 5) text[i] = ' ';
@@ -189,7 +192,8 @@ static const char lines[] = "{\"text\":\"one\",\"id\":1}\n\n{\"id\":2,\"text\":\
 START_TEST(lines_of_json_are_documents) {
     static const char open[] = "one\1t\0w\xC3\xB6\n\1\xF0\x9F\x98\x80\1";
     static const char closed[] = "one\n\1t\0w\xC3\xB6\n\1\xF0\x9F\x98\x80\n\1";
-    const gathered expected[2] = {{(char *)closed, sizeof closed - 1, 0}, {(char *)open, sizeof open - 1, 0}};
+    const gathered expected[2] = {{.text = (char *)closed, .bytes = sizeof closed - 1},
+                                  {.text = (char *)open, .bytes = sizeof open - 1}};
     scratch_write("lines.jsonl", lines, sizeof lines - 1);
     scratch_pack("lines.jsonl.zst", lines, sizeof lines - 1, 11);
     for (int marked = 0; marked < 2; marked++) {
@@ -212,7 +216,7 @@ START_TEST(folders_are_read_in_order) {
     scratch_write("many/README.md", "not this", 8);
     scratch_write("many/empty.txt", "", 0);
     scratch_pack("many/c.jsonl.zst", "{\"text\":\"third\"}", 16, 5);
-    const gathered expected = {(char *)"zeroth\n\1first\n\1second\n\1third\n\1", 30, 0};
+    const gathered expected = {.text = (char *)"zeroth\n\1first\n\1second\n\1third\n\1", .bytes = 30};
     gathered found = read_all(scratch_path("many"), NULL, false);
     assert_equal(&found, &expected, "folder");
     free(found.text);
@@ -325,7 +329,7 @@ static pq_status append(void *context, uint64_t document, const uint16_t *tokens
 }
 
 START_TEST(documents_end_with_the_end_of_text) {
-    size_t bytes = 3 << 20;
+    size_t bytes = 3 << 19;
     char *text = make_text(9, bytes);
     scratch_write("marked.txt", text, bytes);
     pq_tokenizer_row row;
@@ -340,7 +344,7 @@ START_TEST(documents_end_with_the_end_of_text) {
     assert_ok(pq_encoder_create(documents, &tokenizer, &encoder, &err), &err);
     while (more) assert_ok(pq_encoder_next(encoder, append, &found, &more, &err), &err);
     assert_equal(&found, &expected, "tokens");
-    ck_assert_uint_gt(found.pieces, 10000);
+    ck_assert_uint_gt(found.pieces, 5000); /* more than the encoder gathers at once */
     pq_encoder_destroy(encoder);
     pq_documents_close(documents);
     free(found.text);

@@ -137,9 +137,9 @@ START_TEST(cut_short_and_resumed_gives_the_same_bytes) {
             pq_prepare_options options = options_for(scratch_path("source"), folder, by_document);
             options.resume = true;
             size_t stops = 0;
-            for (int calls = first;; calls++) {
+            for (int calls = first;; calls += 1 + calls / 4) {
                 left = calls;
-                killed = calls % 2;
+                killed = stops % 2;
                 pid_t child = fork();
                 if (child == 0) _exit(prepare(&options));
                 int status;
@@ -156,6 +156,13 @@ START_TEST(cut_short_and_resumed_gives_the_same_bytes) {
             ck_assert(!pq_file_exists(scratch_path(name)));
             left = -1;
             assert_ok(prepare(&options), &err); /* done already */
+            /* Killed while the last of it was put away. */
+            ck_assert_int_eq(mkdir(scratch_path(name), 0777), 0);
+            strcat(name, "/tokens-0");
+            scratch_write(name, "x", 1);
+            assert_ok(prepare(&options), &err);
+            *strrchr(name, '/') = 0;
+            ck_assert(!pq_file_exists(scratch_path(name)));
         }
 }
 END_TEST
