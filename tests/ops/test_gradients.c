@@ -267,6 +267,56 @@ START_TEST(narrow_gradient) {
 }
 END_TEST
 
+/* A vocabulary whose logits come in slices, six of 128 rows in fp32 and two groups of them in bf16: what all
+ * of them give to wte and to x. */
+START_TEST(narrow_head_in_groups) {
+    enum { LARGE = 65536, WIDE = 2, ROWS = 5 * 128 + 7 };
+    static float weights[(LARGE + ROWS) * WIDE], gradients[2][(LARGE + ROWS) * WIDE];
+    static pq_bf16 narrow[(LARGE + ROWS) * WIDE];
+    static uint16_t ids[ROWS];
+    static int32_t next[ROWS];
+    static float losses[2][ROWS];
+    const size_t used = (LARGE + ROWS) * WIDE;
+    for (size_t i = 0; i < used; i++) weights[i] = (float)sin(0.7 * (double)i) * 2;
+    pq_kernels_get()->narrow(weights, narrow, used);
+    pq_kernels_get()->widen(narrow, weights, used);
+    for (size_t i = 0; i < ROWS; i++) ids[i] = (uint16_t)(i * 97), next[i] = (int32_t)(i * 101 % LARGE);
+    for (int type = PQ_F32; type <= PQ_BF16; type++) {
+        pq_graph *graph;
+        pq_plan_size size;
+        int wte, wpe, x;
+        void *activations, *scratch;
+        pq_batch batch = {.tokens = ids, .targets = next, .losses = losses[type], .loss_scale = 1.0f / ROWS};
+        batch.training = batch.first = true;
+        must(pq_graph_create(1, ROWS, LARGE, &graph, &err));
+        pq_graph_set_types(graph, (pq_type)type, (pq_type)type);
+        must(pq_graph_add_parameter(graph, LARGE, WIDE, 0, false, &wte, &err));
+        must(pq_graph_add_parameter(graph, ROWS, WIDE, LARGE * WIDE, false, &wpe, &err));
+        must(pq_op_embedding(graph, wte, wpe, &x, &err));
+        must(pq_op_head(graph, x, wte, &err));
+        must(pq_graph_plan(graph, true, false, &size, &err));
+        must(pq_calloc(1, size.activations, "activations", &activations, &err));
+        must(pq_calloc(1, size.scratch, "scratch", &scratch, &err));
+        pq_graph_place(graph, activations, scratch);
+        pq_graph_bind(graph, weights, NULL, gradients[type]);
+        pq_graph_bind_narrow(graph, narrow);
+        pq_graph_forward(graph, &batch);
+        pq_graph_backward(graph, &batch);
+        pq_graph_destroy(graph);
+        free(activations), free(scratch);
+    }
+    double norm = 0, difference = 0;
+    for (size_t i = 0; i < used; i++) {
+        double d = (double)gradients[1][i] - (double)gradients[0][i];
+        norm += (double)gradients[0][i] * (double)gradients[0][i], difference += d * d;
+    }
+    for (size_t i = 0; i < ROWS; i++)
+        ck_assert_double_le(fabs((double)losses[0][i] - (double)losses[1][i]), 0.1);
+    ck_assert_msg(sqrt(difference) <= 0.02 * sqrt(norm), "gradient differs by %g of %g", sqrt(difference),
+                  sqrt(norm));
+}
+END_TEST
+
 /* What cannot be stored in bf16 says so. */
 START_TEST(types_are_checked) {
     static bench b;
@@ -330,6 +380,7 @@ int main(void) {
     tcase_add_loop_test(tc, gradient, 0, 2 * CASES); /* kept, then recomputed */
     tcase_add_loop_test(tc, distilled_gradient, 0, 9);
     tcase_add_loop_test(tc, narrow_gradient, 0, 3 * CASES);
+    tcase_add_test(tc, narrow_head_in_groups);
     tcase_add_test(tc, types_are_checked);
     tcase_add_test(tc, shapes_are_checked);
     suite_add_tcase(suite, tc);
