@@ -102,6 +102,7 @@ static pq_status run_session(const pq_bench *b, pq_model *model, double *seconds
                                   .context = (size_t)b->context,
                                   .dropout = c->train.dropout,
                                   .recompute = c->train.recompute,
+                                  .bf16 = strcmp(c->train.precision, "bf16") == 0,
                                   .grad_clip = c->train.grad_clip,
                                   .config = c};
     pq_adamw adamw = {.beta1 = c->train.beta1,
@@ -127,6 +128,7 @@ pq_status pq_bench_train(const pq_bench *b, double *seconds, pq_error *err) {
     shape.context = b->context;
     pq_gemm_threads host_threads = pq_gemm_threads_take();
     pq_status status = pq_gemm_check(err);
+    if (status == PQ_OK) status = pq_precision_check(b->config, err);
     if (status == PQ_OK) status = pq_model_create(&shape, &model, err);
     if (status == PQ_OK) {
         status = run_session(b, model, seconds, err);

@@ -131,6 +131,7 @@ static pq_status make_session(pq_job *job, int64_t iter, bool allocate, pq_error
                                   .context = (size_t)c->train.context,
                                   .dropout = c->train.dropout,
                                   .recompute = c->train.recompute,
+                                  .bf16 = strcmp(c->train.precision, "bf16") == 0,
                                   .grad_clip = c->train.grad_clip,
                                   .seed = (uint64_t)c->train.seed,
                                   .config = c,
@@ -226,6 +227,7 @@ pq_status pq_job_prepare(pq_config *config, const char *checkpoint, bool allocat
                          pq_error *err) {
     pq_job *job;
     *out = NULL;
+    PQ_TRY(pq_precision_check(config, err));
     PQ_TRY(pq_calloc(1, sizeof *job, "job", &job, err));
     job->config = config;
     job->parent_loss = NAN;

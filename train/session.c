@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
+#include "kernels/gemm_bf16.h"
 
 static bool any_quantized(const pq_model *model) {
     for (size_t i = 0; i < model->params.count; i++)
@@ -16,6 +18,10 @@ static bool any_quantized(const pq_model *model) {
 
 static size_t buffer_bytes(const pq_session *s) {
     return s->model->params.elements * sizeof(float);
+}
+
+static size_t narrow_bytes(const pq_session *s) {
+    return s->model->params.elements * sizeof(pq_bf16);
 }
 
 static size_t method_bytes(const pq_qat *qat) {
@@ -30,6 +36,7 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     size_t bytes = buffer_bytes(s), sequences = s->options.batch * s->options.accumulate;
     size_t tokens = sequences * s->options.context;
     if (s->memory.quantized) PQ_TRY(pq_pages_reserve(bytes, "quantized weights", &s->quantized, err));
+    if (s->memory.narrow) PQ_TRY(pq_pages_reserve(s->memory.narrow, "bf16 weights", &s->narrow, err));
     PQ_TRY(pq_pages_reserve(bytes, "gradients", &s->gradients, err));
     PQ_TRY(pq_pages_reserve(bytes, "first moments", &s->m, err));
     PQ_TRY(pq_pages_reserve(bytes, "second moments", &s->v, err));
@@ -46,13 +53,15 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     }
     pq_graph_place(s->graph, s->activations, s->scratch);
     pq_graph_bind(s->graph, s->model->weights, s->quantized, s->gradients);
+    if (s->narrow) pq_graph_bind_narrow(s->graph, s->narrow);
     return PQ_OK;
 }
 
 static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     const pq_params *params = &s->model->params;
     pq_plan_size plan;
-    PQ_TRY(pq_gpt2_graph(s->model, s->options.batch, s->options.context, s->options.dropout, &s->graph, err));
+    PQ_TRY((s->options.bf16 ? pq_gpt2_narrow_graph : pq_gpt2_graph)(
+        s->model, s->options.batch, s->options.context, s->options.dropout, &s->graph, err));
     PQ_TRY(pq_graph_plan(s->graph, true, s->options.recompute, &plan, err));
     size_t bytes = buffer_bytes(s);
     const pq_teacher *teacher = s->options.teacher; /* its forward pass ends before the student's begins */
@@ -60,21 +69,29 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     if (teacher && teacher->plan.scratch > plan.scratch) plan.scratch = teacher->plan.scratch;
     PQ_TRY(pq_qat_create(s->model, s->options.config, &s->options.scale, s->options.iter, &s->qat, err));
     s->memory = (pq_session_memory){.weights = bytes,
-                                    .quantized = any_quantized(s->model) ? bytes : 0,
+                                    .quantized = any_quantized(s->model) && !s->options.bf16 ? bytes : 0,
+                                    .narrow = s->options.bf16 ? narrow_bytes(s) : 0,
                                     .gradients = bytes,
                                     .moments = 2 * bytes,
                                     .methods = method_bytes(s->qat),
                                     .teacher = teacher ? teacher->bytes : 0,
                                     .activations = plan.activations,
                                     .scratch = plan.scratch};
-    s->memory.total = s->memory.weights + s->memory.quantized + s->memory.gradients + s->memory.moments +
-                      s->memory.methods + s->memory.teacher + s->memory.activations + s->memory.scratch;
+    s->memory.total = s->memory.weights + s->memory.quantized + s->memory.narrow + s->memory.gradients +
+                      s->memory.moments + s->memory.methods + s->memory.teacher + s->memory.activations +
+                      s->memory.scratch;
     PQ_TRY(pq_calloc(params->count, sizeof *s->spans, "decay groups", &s->spans, err));
     s->span_count = params->count;
     for (size_t i = 0; i < params->count; i++)
         s->spans[i] = (pq_span){
             .offset = params->list[i].offset, .count = params->list[i].count, .decay = params->list[i].decay};
     return allocate ? allocate_buffers(s, err) : PQ_OK;
+}
+
+pq_status pq_precision_check(const pq_config *config, pq_error *err) {
+    if (strcmp(config->train.precision, "bf16") != 0) return PQ_OK;
+    pq_status status = pq_gemm_bf16_check(err);
+    return status == PQ_OK ? status : pq_prefix(err, status, "train.precision");
 }
 
 pq_status pq_session_create(pq_model *model, const pq_session_options *options, const pq_adamw *adamw,
@@ -98,6 +115,7 @@ void pq_session_destroy(pq_session *s) {
     if (!s) return;
     size_t bytes = buffer_bytes(s);
     pq_pages_release(s->quantized, bytes);
+    pq_pages_release(s->narrow, narrow_bytes(s));
     pq_pages_release(s->gradients, bytes);
     pq_pages_release(s->m, bytes);
     pq_pages_release(s->v, bytes);
@@ -153,13 +171,40 @@ static void gradients(pq_session *s, int64_t iter, pq_iteration *result) {
     result->objective = (1 - weight) * result->loss + weight * T * T * result->divergence;
 }
 
+typedef struct copy {
+    const float *from;
+    pq_bf16 *to;
+    size_t count;
+} copy;
+
+enum { COPY_TILE = 1 << 15 };
+
+static void copy_tile(void *context, size_t i) {
+    const copy *c = context;
+    size_t first = i * COPY_TILE, left = c->count - first;
+    pq_kernels_get()->narrow(c->from + first, c->to + first, left < COPY_TILE ? left : COPY_TILE);
+}
+
+/* What the graph is to see of the weights. In bf16 the gradients, which nobody needs before the backward pass
+ * overwrites them, hold the quantized values until they are narrowed. */
+static void show(pq_session *s, int64_t iter, double lr) {
+    const pq_params *params = &s->model->params;
+    pq_qat_show(s->qat, iter, lr, s->narrow ? s->gradients : s->quantized);
+    for (size_t i = 0; s->narrow && i < params->count; i++) {
+        const pq_param *p = &params->list[i];
+        const float *from = s->model->quant[i].quantized ? s->gradients : s->model->weights;
+        copy c = {.from = from + p->offset, .to = s->narrow + p->offset, .count = p->count};
+        if (p->rows) pq_parallel_for((c.count + COPY_TILE - 1) / COPY_TILE, copy_tile, &c);
+    }
+}
+
 static void copy_ranges(const pq_session *s, float (*from)[2], float (*to)[2]) {
     if (s->ranges) memcpy(to, from, pq_model_sites(s->model) * sizeof *to);
 }
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
-    pq_qat_show(s->qat, iter, lr, s->quantized);
+    show(s, iter, lr);
     copy_ranges(s, s->model->ranges, s->ranges);
     gradients(s, iter, &result);
     pq_qat_gradient(s->qat, s->gradients);

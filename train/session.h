@@ -12,6 +12,7 @@ typedef struct pq_session_options {
     size_t batch, accumulate, context; /* sequences a micro-batch, micro-batches an iteration, tokens */
     double dropout;
     bool recompute;
+    bool bf16; /* train.precision: products and activations; the caller has called pq_precision_check */
     double grad_clip; /* 0: off */
     uint64_t seed;
     const pq_config *config; /* borrowed: what the training methods read */
@@ -22,7 +23,7 @@ typedef struct pq_session_options {
 
 /* Bytes that a session takes; known before anything is allocated. */
 typedef struct pq_session_memory {
-    size_t weights, quantized, gradients, moments, methods, teacher, activations, scratch, total;
+    size_t weights, quantized, narrow, gradients, moments, methods, teacher, activations, scratch, total;
 } pq_session_memory;
 
 typedef struct pq_session {
@@ -32,6 +33,8 @@ typedef struct pq_session {
     pq_graph *graph;
     pq_adamw adamw; /* step = updates behind the moments */
     float *quantized, *gradients, *m, *v;
+    pq_bf16
+        *narrow; /* with bf16: what the graph sees of matrices; quantized ones pass through the gradients */
     float (*ranges)[2]; /* the model's ranges of activations before this iteration; NULL: it has none */
     pq_span *spans;
     size_t span_count;
@@ -52,6 +55,9 @@ typedef struct pq_iteration {
     size_t targets;
     bool updated;
 } pq_iteration;
+
+/* Can this machine and this build do train.precision? PQ_ERR_USAGE names what is missing. */
+pq_status pq_precision_check(const pq_config *config, pq_error *err);
 
 /* `allocate` = false plans only: memory is filled in, no iteration can run. */
 pq_status pq_session_create(pq_model *model, const pq_session_options *options, const pq_adamw *adamw,

@@ -92,7 +92,7 @@ static pq_status write_matrices(loop *l, pq_error *err) {
     const pq_session *session = l->job->session;
     const pq_model *model = pq_session_evaluated(session);
     float *hard;
-    if (!l->job->config->log.matrices || !session->memory.quantized) return PQ_OK;
+    if (!l->job->config->log.matrices || !pq_job_quantized_parameters(l->job)) return PQ_OK;
     PQ_TRY(pq_calloc(model->params.elements, sizeof *hard, "matrix statistics", &hard, err));
     pq_model_effective_weights(model, hard);
     pq_status status = PQ_OK;

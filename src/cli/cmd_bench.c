@@ -15,12 +15,17 @@ static const char *const qat[] = {"quant.quantizer=pot", "quant.scale=absmax", "
                                   "quant.gradient=ste"};
 
 static pq_status read_config(const pq_cli *cli, pq_config **out, pq_error *err) {
-    const char *overrides[64];
+    static char chosen[64];
+    const char *overrides[64], *precision = pq_cli_text(cli, "precision");
     size_t count = 0, given;
     const char *const *own = pq_cli_overrides(cli, &given);
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) overrides[count++] = plain[i];
     for (size_t i = 0; pq_cli_has(cli, "qat") && i < sizeof qat / sizeof *qat; i++)
         overrides[count++] = qat[i];
+    if (precision) {
+        snprintf(chosen, sizeof chosen, "train.precision=%s", precision);
+        overrides[count++] = chosen;
+    }
     if (pq_cli_has(cli, "recompute")) overrides[count++] = "train.recompute=true";
     if (given > sizeof overrides / sizeof *overrides - count)
         return PQ_FAIL(err, PQ_ERR_USAGE, "potqat bench train takes at most 50 key=value overrides");
@@ -30,12 +35,9 @@ static pq_status read_config(const pq_cli *cli, pq_config **out, pq_error *err) 
 
 static pq_status read_bench(const pq_cli *cli, pq_bench *b, pq_error *err) {
     const char *name = pq_cli_text(cli, "shape") ? pq_cli_text(cli, "shape") : "char";
-    const char *precision = pq_cli_text(cli, "precision");
     long long batch, context, iters;
     *b = (pq_bench){.shape = pq_bench_shape_find(name)};
     if (!b->shape) return PQ_FAIL(err, PQ_ERR_USAGE, "--shape: expected char, baby or 124M, found %s", name);
-    if (precision && strcmp(precision, "fp32") != 0)
-        return PQ_FAIL(err, PQ_ERR_USAGE, "--precision: %s is not in this build; fp32 is", precision);
     PQ_TRY(pq_cli_int(cli, "batch", b->shape->batch, 1, 65536, &batch, err));
     PQ_TRY(pq_cli_int(cli, "context", b->shape->context, 1, 65536, &context, err));
     PQ_TRY(pq_cli_int(cli, "iters", 10, 1, 1000000, &iters, err));
@@ -50,7 +52,7 @@ static void print_result(const pq_bench *b, double seconds) {
     double tokens = (double)(b->batch * b->context * b->config->train.accumulate);
     json_t *line =
         json_pack("{s:s, s:s, s:b, s:I, s:I, s:i, s:f, s:f, s:I}", "shape", b->shape->name, "precision",
-                  "fp32", "qat", strcmp(b->config->quant.quantizer, "none") != 0, "batch",
+                  b->config->train.precision, "qat", strcmp(b->config->quant.quantizer, "none") != 0, "batch",
                   (json_int_t)b->batch, "context", (json_int_t)b->context, "threads", pq_threads_get(),
                   "step_ms", round(seconds * 1e5) / 100, "tokens_per_s", round(tokens / seconds * 10) / 10,
                   "peak_rss_mb", (json_int_t)(usage.ru_maxrss / 1024));
@@ -76,7 +78,7 @@ static pq_status run(const pq_cli *cli, pq_error *err) {
 static const pq_flag flags[] = {
     {"shape", 0, "NAME",
      "char (4 layers, 4 heads, 128 wide), baby (6, 6, 384) or 124M (GPT-2 small); default char"},
-    {"precision", 0, "P", "fp32 (the default)"},
+    {"precision", 0, "P", "fp32 (the default) or bf16"},
     {"qat", 0, NULL,
      "quantize every matrix: power-of-two levels, absmax scales a row, fitted each iteration"},
     {"batch", 0, "B", "sequences; default 12, 64, 4"},
@@ -102,6 +104,7 @@ const pq_command pq_cmd_bench_train = {
         "\n"
         "EXAMPLES\n"
         "    potqat bench train --shape char --qat\n"
+        "    potqat bench train --shape baby --qat --precision bf16\n"
         "    potqat bench train --shape baby --qat quant.scale=learned quant.refit=never\n"
         "    potqat bench train --shape 124M --iters 3 --profile\n",
     .flags = flags,

@@ -33,6 +33,11 @@ void pq_graph_destroy(pq_graph *graph) {
     free(graph);
 }
 
+void pq_graph_set_types(pq_graph *graph, pq_type type, pq_type stream) {
+    graph->type = type;
+    graph->stream = stream;
+}
+
 /* Lists grow by doubling; only building a graph pays for it. */
 static pq_status grow(void *list, size_t count, size_t size, pq_error *err) {
     void **data = list;
@@ -54,6 +59,7 @@ pq_status pq_graph_add_parameter(pq_graph *graph, size_t rows, size_t columns, s
                                  int *out, pq_error *err) {
     pq_tensor tensor = {.rows = rows ? rows : 1,
                         .columns = columns,
+                        .type = rows ? graph->type : PQ_F32,
                         .parameter = true,
                         .offset = offset,
                         .quantized = quantized,
@@ -62,8 +68,11 @@ pq_status pq_graph_add_parameter(pq_graph *graph, size_t rows, size_t columns, s
 }
 
 pq_status pq_graph_add_activation(pq_graph *graph, size_t columns, bool kept_small, int *out, pq_error *err) {
-    pq_tensor tensor = {
-        .rows = graph->tokens, .columns = columns, .kept_small = kept_small, .producer = PQ_NONE};
+    pq_tensor tensor = {.rows = graph->tokens,
+                        .columns = columns,
+                        .type = kept_small ? PQ_F32 : graph->type,
+                        .kept_small = kept_small,
+                        .producer = PQ_NONE};
     return add_tensor(graph, &tensor, out, err);
 }
 
@@ -78,9 +87,9 @@ pq_status pq_graph_add_node(pq_graph *graph, const pq_node *node, pq_error *err)
     return PQ_OK;
 }
 
-static float *at(const pq_plan *plan, size_t tensor, int role) {
+static void *at(const pq_plan *plan, size_t tensor, int role) {
     const pq_buffer *buffer = &plan->buffers[tensor * ROLES + (size_t)role];
-    return buffer->first <= buffer->last ? (float *)(void *)(plan->activations + buffer->offset) : NULL;
+    return buffer->first <= buffer->last ? plan->activations + buffer->offset : NULL;
 }
 
 void pq_graph_place(pq_graph *graph, void *activations, void *scratch) {
@@ -95,16 +104,23 @@ void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gra
     for (size_t t = 0; t < graph->tensor_count; t++) {
         pq_tensor *tensor = &graph->tensors[t];
         if (!tensor->parameter) continue;
-        tensor->value = (tensor->quantized ? quantized : weights) + tensor->offset;
+        if (tensor->type == PQ_F32)
+            tensor->value = (tensor->quantized ? quantized : weights) + tensor->offset;
         tensor->gradient = gradients ? gradients + tensor->offset : NULL;
     }
+}
+
+void pq_graph_bind_narrow(pq_graph *graph, pq_bf16 *matrices) {
+    for (size_t t = 0; t < graph->tensor_count; t++)
+        if (graph->tensors[t].parameter && graph->tensors[t].type == PQ_BF16)
+            graph->tensors[t].value = matrices + graph->tensors[t].offset;
 }
 
 void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]) {
     graph->ranges = ranges;
 }
 
-void pq_graph_set_input(pq_graph *graph, int tensor, float *value) {
+void pq_graph_set_input(pq_graph *graph, int tensor, void *value) {
     graph->tensors[tensor].value = value;
 }
 

@@ -23,6 +23,9 @@
 typedef struct pq_graph pq_graph;
 typedef struct pq_node pq_node;
 
+/* How numbers are stored. What ops work out between loading and storing is fp32. */
+typedef enum pq_type { PQ_F32, PQ_BF16 } pq_type;
+
 enum { PQ_MAX_INPUTS = 4, PQ_MAX_OUTPUTS = 3, PQ_NONE = -1 };
 
 /* What an op is: shapes are checked by the function that adds the node; forward and backward do the work. */
@@ -58,10 +61,11 @@ struct pq_node {
 
 typedef struct pq_tensor {
     size_t rows, columns;
+    pq_type type; /* of the values, and of an activation's gradient; a parameter's gradient is fp32 */
     bool parameter, kept_small; /* kept_small: a few numbers a row, never recomputed (means, log-sums) */
     size_t offset;              /* parameters: elements into the flat buffers */
     bool quantized;             /* parameters: the value is the fake-quantized one */
-    float *value, *gradient;    /* set while the graph runs */
+    void *value, *gradient;     /* set while the graph runs */
     int producer;
 } pq_tensor;
 
@@ -102,7 +106,9 @@ struct pq_graph {
     size_t tensor_count;
     pq_node *nodes;
     size_t node_count;
-    int block; /* given to nodes that are added */
+    int block;      /* given to nodes that are added */
+    pq_type type;   /* given to activations and matrices that are added */
+    pq_type stream; /* given to the residual stream */
     const pq_kernels *kernels;
     const pq_batch *run; /* the micro-batch that is running */
     bool again;          /* the forward that is running is a second one, for the backward pass */
@@ -114,6 +120,10 @@ struct pq_graph {
 
 pq_status pq_graph_create(size_t batch, size_t context, size_t vocab, pq_graph **out, pq_error *err);
 void pq_graph_destroy(pq_graph *graph);
+
+/* Before anything is added: how activations and matrices are stored, and how the residual stream is. fp32,
+ * both, unless this is called. */
+void pq_graph_set_types(pq_graph *graph, pq_type type, pq_type stream);
 
 /* Add a parameter [rows][columns] (rows 0: a vector) at `offset` of the flat buffers, an activation, a node.
  * The number of the new tensor or node is returned through `out`. */
@@ -138,12 +148,15 @@ void pq_graph_place(pq_graph *graph, void *activations, void *scratch);
  * borrowed. */
 void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gradients);
 
+/* Matrices of a graph that stores them in bf16 are read from here; laid out like the weights, borrowed. */
+void pq_graph_bind_narrow(pq_graph *graph, pq_bf16 *matrices);
+
 /* The ranges of activations, borrowed; batches with `observe` change them. */
 void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]);
 
 /* The values of an activation that no node makes, the input of a part of a model: [tokens][columns], borrowed
  * until the graph has run. */
-void pq_graph_set_input(pq_graph *graph, int tensor, float *value);
+void pq_graph_set_input(pq_graph *graph, int tensor, void *value);
 
 /* Run the forward steps; with a plan for it, the backward steps too. Losses stand in batch->losses. */
 void pq_graph_forward(pq_graph *graph, const pq_batch *batch);

@@ -71,6 +71,17 @@ static void schedule(pq_graph *graph, pq_plan *plan, bool backward, bool *done) 
     }
 }
 
+/* Does the op that made input i of the node read another of its inputs? In one buffer it would read the
+ * gradient of what it made while it adds to that input's. */
+static bool made_of_another(const pq_graph *graph, const pq_node *node, int i) {
+    int producer = graph->tensors[node->inputs[i]].producer;
+    for (int j = 0; producer >= 0 && j < PQ_MAX_INPUTS; j++)
+        for (int k = 0; k < PQ_MAX_INPUTS; k++)
+            if (k != i && present(node->inputs[k]) && graph->nodes[producer].inputs[j] == node->inputs[k])
+                return true;
+    return false;
+}
+
 /* Who writes a gradient first, and which gradients are one buffer. */
 static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
     for (size_t t = 0; t < graph->tensor_count; t++) plan->share[t] = (int)t;
@@ -81,7 +92,8 @@ static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
             if (!present(t)) continue;
             node->accumulate[i] = touched[t];
             if (!touched[t] && !graph->tensors[t].parameter && node->op->gradient_in_place &&
-                node->op->gradient_in_place(node, i))
+                graph->tensors[t].type == graph->tensors[node->outputs[0]].type &&
+                node->op->gradient_in_place(node, i) && !made_of_another(graph, node, i))
                 plan->share[t] = plan->share[node->outputs[0]];
             touched[t] = true;
         }
@@ -90,7 +102,8 @@ static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
 
 static void touch(pq_buffer *buffer, const pq_tensor *tensor, int step) {
     if (tensor->parameter) return;
-    buffer->bytes = pq_round_up(tensor->rows * tensor->columns * sizeof(float), PQ_ALIGNMENT);
+    size_t each = tensor->type == PQ_BF16 ? sizeof(pq_bf16) : sizeof(float);
+    buffer->bytes = pq_round_up(tensor->rows * tensor->columns * each, PQ_ALIGNMENT);
     if (buffer->first > buffer->last) buffer->first = step;
     buffer->last = step;
 }

@@ -94,3 +94,14 @@ const pq_kernels *pq_kernels_get(void) {
     for (size_t i = last + 1; i-- > 0 && !chosen;) chosen = pq_kernels_of(levels[i].name);
     return chosen;
 }
+
+bool pq_kernels_have_bf16(void) {
+    const char *cap = getenv("POTQAT_CPU"); /* each level is below what bf16 needs */
+    for (size_t i = 0; cap && i < LEVELS; i++)
+        if (strcmp(levels[i].name, cap) == 0) return false;
+#if defined(__x86_64__)
+    return has_avx512() && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}

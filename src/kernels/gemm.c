@@ -1,4 +1,4 @@
-/* Owns every call into the BLAS and oneDNN, and how a product is cut into tiles. */
+/* Owns the products of floats: every call into the BLAS, and how a product is cut into tiles. */
 #include "kernels/gemm.h"
 
 #include <cblas.h>

@@ -10,6 +10,9 @@
 
 #include "base/error.h"
 
+/* A number as the upper half of a float: 8 significant bits, the range of a float. */
+typedef uint16_t pq_bf16;
+
 /* A dropout mask: element e of tensor `tensor` in iteration `iter` is kept where its 32 random bits are at
  * least `threshold`. Element e is word (e % 64) / 16 of the Philox block with counter e / 64 * 16 + e % 16,
  * so that masks depend on nothing but their place and vectors of 8 or 16 lanes make them without shuffles. */
@@ -98,6 +101,9 @@ typedef struct pq_kernels {
 const pq_kernels *pq_kernels_get(void);
 /* The table of one instruction set (tests compare them); NULL where the CPU or the build lacks it. */
 const pq_kernels *pq_kernels_of(const char *name);
+
+/* Whether this CPU multiplies bf16 (AVX512_BF16) and POTQAT_CPU lets it. */
+bool pq_kernels_have_bf16(void);
 
 #define PQ_KERNEL(name, x86, arguments) void pq_##name##_ref arguments;
 #include "kernels/kernels.def"

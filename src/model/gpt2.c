@@ -100,17 +100,28 @@ static pq_status add_all(builder *b, double dropout, pq_error *err) {
     return pq_op_head(g, x, b->parameters[PQ_PARAM_WTE], err);
 }
 
-pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
-                        pq_error *err) {
+static pq_status make_graph(const pq_model *model, pq_type type, size_t batch, size_t context, double dropout,
+                            pq_graph **out, pq_error *err) {
     builder b = {.model = model, .activations = model->activations};
     *out = NULL;
     PQ_TRY(pq_graph_create(batch, context, (size_t)model->params.shape.vocab, &b.graph, err));
+    pq_graph_set_types(b.graph, type, PQ_F32);
     pq_status status = add_all(&b, dropout, err);
     if (status != PQ_OK)
         pq_graph_destroy(b.graph);
     else
         *out = b.graph, pq_graph_bind_ranges(b.graph, model->ranges);
     return status;
+}
+
+pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
+                        pq_error *err) {
+    return make_graph(model, PQ_F32, batch, context, dropout, out, err);
+}
+
+pq_status pq_gpt2_narrow_graph(const pq_model *model, size_t batch, size_t context, double dropout,
+                               pq_graph **out, pq_error *err) {
+    return make_graph(model, PQ_BF16, batch, context, dropout, out, err);
 }
 
 static pq_status add_part(builder *b, int layer, pq_gpt2_part part, int *in, int *out, pq_error *err) {

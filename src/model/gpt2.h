@@ -12,6 +12,11 @@
 pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
                         pq_error *err);
 
+/* The same with matrices and activations in bf16; the residual stream, whose sums are of all layers, stays
+ * fp32. Matrices are bound by pq_graph_bind_narrow. PQ_ERR_USAGE where the model quantizes activations. */
+pq_status pq_gpt2_narrow_graph(const pq_model *model, size_t batch, size_t context, double dropout,
+                               pq_graph **out, pq_error *err);
+
 /* Parts of the model that calibration runs one after the other. x: what the residual stream carries,
  * [tokens][C]. Each *_INPUT gives what that linear layer (the head: wte) reads. */
 typedef enum pq_gpt2_part {

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "ops/ops.h"
-#include "ops/tiles.h"
+#include "ops/view.h"
 
 enum { OUT, TILE = 4096 };
 
@@ -12,24 +12,37 @@ typedef struct work {
     pq_dropout dropout;
     pq_tiles tiles; /* of one sequence */
     size_t stride;  /* mask elements a sequence: a multiple of 64 */
-    const float *base, *x;
-    float *out;
+    pq_view base, x, out;
     bool masked;
 } work;
 
-static void run_tile(void *context, size_t i) {
-    const work *w = context;
-    size_t sequence = i / w->tiles.count, tile = i % w->tiles.count;
-    size_t first = pq_tile_first(&w->tiles, tile), n = pq_tile_length(&w->tiles, tile);
-    size_t at = sequence * w->tiles.extent + first;
+static const pq_view none = {NULL, PQ_F32};
+
+/* One piece, by the mask or without: base may be none. */
+static void run_piece(const work *w, size_t at, size_t n, uint64_t mask) {
+    const pq_kernels *k = w->graph->kernels;
+    float a[PQ_PIECE], b[PQ_PIECE];
+    const float *base = w->base.data ? pq_view_read(k, w->base, at, n, a) : NULL;
+    const float *x = pq_view_read(k, w->x, at, n, b);
+    float *out = pq_view_place(w->out, at, b);
     if (w->masked)
-        w->graph->kernels->dropout(w->base ? w->base + at : NULL, w->x + at, w->out + at, n, &w->dropout,
-                                   (w->graph->run->sequence + sequence) * w->stride + first);
-    else
-        w->graph->kernels->add(w->base + at, w->x + at, w->out + at, n);
+        k->dropout(base, x, out, n, &w->dropout, mask);
+    else if (base)
+        k->add(base, x, out, n);
+    else if (out != x)
+        memcpy(out, x, n * sizeof *out);
+    pq_view_store(k, w->out, at, n, out);
 }
 
-static void run(const pq_graph *graph, const pq_node *node, const float *base, const float *x, float *out) {
+static void run_tile(void *context, size_t i) {
+    const work *w = context;
+    size_t sequence = i / w->tiles.count, start = sequence * w->tiles.extent;
+    for (pq_piece p = pq_piece_first(&w->tiles, i % w->tiles.count); p.n; pq_piece_next(&p))
+        run_piece(w, start + p.at, p.n, (w->graph->run->sequence + sequence) * w->stride + p.at);
+}
+
+static void run(const pq_graph *graph, const pq_node *node, bool masked, pq_view base, pq_view x,
+                pq_view out) {
     size_t elements = graph->context * graph->tensors[node->outputs[OUT]].columns;
     work w = {.graph = graph,
               .tiles = pq_tiles_cut(elements, TILE, 64),
@@ -37,42 +50,27 @@ static void run(const pq_graph *graph, const pq_node *node, const float *base, c
               .base = base,
               .x = x,
               .out = out,
-              .masked = node->attributes.dropout > 0 && graph->run->training};
+              .masked = masked && node->attributes.dropout > 0 && graph->run->training};
     w.dropout =
         pq_dropout_make(node->attributes.dropout, graph->run->seed, graph->run->iter, (uint32_t)node->index);
     pq_parallel_for(graph->batch * w.tiles.count, run_tile, &w);
 }
 
-typedef struct sum_work {
-    const pq_graph *graph;
-    pq_tiles tiles;
-    const float *a, *b;
-    float *out;
-} sum_work;
-
-static void add_tile(void *context, size_t i) {
-    const sum_work *w = context;
-    size_t first = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i);
-    w->graph->kernels->add(w->a + first, w->b + first, w->out + first, n);
-}
-
-/* to += from */
-static void add_all(const pq_graph *graph, float *to, const float *from, size_t n) {
-    sum_work w = {.graph = graph, .tiles = pq_tiles_cut(n, TILE, 16), .a = to, .b = from, .out = to};
-    pq_parallel_for(w.tiles.count, add_tile, &w);
-}
-
 static void dropout_forward(const pq_graph *graph, const pq_node *node) {
-    const pq_tensor *x = &graph->tensors[node->inputs[0]], *out = &graph->tensors[node->outputs[OUT]];
-    if (graph->run->training)
-        run(graph, node, NULL, x->value, out->value);
-    else
-        memcpy(out->value, x->value, graph->tokens * x->columns * sizeof(float));
+    run(graph, node, true, none, pq_value_of(&graph->tensors[node->inputs[0]]),
+        pq_value_of(&graph->tensors[node->outputs[OUT]]));
+}
+
+/* The gradient of an input: that of the output, by the mask or as it is, added to what is there. */
+static void pass_back(const pq_graph *graph, const pq_node *node, int input, bool masked) {
+    pq_view dout = pq_gradient_of(&graph->tensors[node->outputs[OUT]]);
+    pq_view dx = pq_gradient_of(&graph->tensors[node->inputs[input]]);
+    if (node->accumulate[input] || masked || dx.data != dout.data)
+        run(graph, node, masked, node->accumulate[input] ? dx : none, dout, dx);
 }
 
 static void dropout_backward(const pq_graph *graph, const pq_node *node) {
-    const pq_tensor *x = &graph->tensors[node->inputs[0]], *out = &graph->tensors[node->outputs[OUT]];
-    run(graph, node, node->accumulate[0] ? x->gradient : NULL, out->gradient, x->gradient);
+    pass_back(graph, node, 0, true);
 }
 
 static bool dropout_in_place(const pq_node *node, int input) {
@@ -89,6 +87,7 @@ pq_status pq_op_dropout(pq_graph *graph, int x, double p, int *out, pq_error *er
     *out = x;
     if (p == 0) return PQ_OK;
     PQ_TRY(pq_graph_add_activation(graph, graph->tensors[x].columns, false, out, err));
+    graph->tensors[*out].type = graph->stream;
     pq_node node = {.op = &dropout_op,
                     .inputs = {x, PQ_NONE, PQ_NONE, PQ_NONE},
                     .outputs = {*out, PQ_NONE, PQ_NONE},
@@ -97,22 +96,13 @@ pq_status pq_op_dropout(pq_graph *graph, int x, double p, int *out, pq_error *er
 }
 
 static void residual_forward(const pq_graph *graph, const pq_node *node) {
-    const pq_tensor *x = &graph->tensors[node->inputs[0]], *branch = &graph->tensors[node->inputs[1]];
-    run(graph, node, x->value, branch->value, graph->tensors[node->outputs[OUT]].value);
+    run(graph, node, true, pq_value_of(&graph->tensors[node->inputs[0]]),
+        pq_value_of(&graph->tensors[node->inputs[1]]), pq_value_of(&graph->tensors[node->outputs[OUT]]));
 }
 
 static void residual_backward(const pq_graph *graph, const pq_node *node) {
-    const pq_tensor *out = &graph->tensors[node->outputs[OUT]];
-    size_t n = graph->tokens * out->columns;
-    for (int i = 1; i >= 0; i--) {
-        const pq_tensor *input = &graph->tensors[node->inputs[i]];
-        if (i == 1 && node->attributes.dropout > 0)
-            run(graph, node, node->accumulate[i] ? input->gradient : NULL, out->gradient, input->gradient);
-        else if (node->accumulate[i])
-            add_all(graph, input->gradient, out->gradient, n);
-        else if (input->gradient != out->gradient)
-            memcpy(input->gradient, out->gradient, n * sizeof(float));
-    }
+    pass_back(graph, node, 1, node->attributes.dropout > 0);
+    pass_back(graph, node, 0, false);
 }
 
 /* x takes over the sum's gradient. So may the branch when nothing is masked: whoever made the branch reads it
@@ -131,6 +121,7 @@ pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, int *out,
         return PQ_FAIL(err, PQ_ERR_USAGE, "residual: %zu columns and %zu columns cannot be added",
                        graph->tensors[x].columns, graph->tensors[branch].columns);
     PQ_TRY(pq_graph_add_activation(graph, graph->tensors[x].columns, false, out, err));
+    graph->tensors[*out].type = graph->stream;
     pq_node node = {.op = &residual_op,
                     .inputs = {x, branch, PQ_NONE, PQ_NONE},
                     .outputs = {*out, PQ_NONE, PQ_NONE},

@@ -1,10 +1,12 @@
 /* GELU by erf or tanh; recomputed for the backward pass. */
 #include "ops/ops.h"
 #include "ops/tiles.h"
+#include "ops/view.h"
 
 enum { X, OUT = 0, TILE = 8192 };
 
 typedef struct work {
+    const pq_kernels *kernels;
     const pq_tensor *x, *out;
     void (*forward)(const float *x, float *out, size_t n);
     void (*backward)(const float *x, const float *dout, float *dx, size_t n);
@@ -14,7 +16,8 @@ typedef struct work {
 static work make_work(const pq_graph *graph, const pq_node *node) {
     const pq_kernels *k = graph->kernels;
     bool tanh = node->attributes.tanh;
-    work w = {.x = &graph->tensors[node->inputs[X]], .out = &graph->tensors[node->outputs[OUT]]};
+    work w = {
+        .kernels = k, .x = &graph->tensors[node->inputs[X]], .out = &graph->tensors[node->outputs[OUT]]};
     w.forward = tanh ? k->gelu_tanh_forward : k->gelu_erf_forward;
     w.backward = tanh ? k->gelu_tanh_backward : k->gelu_erf_backward;
     w.tiles = pq_tiles_cut(graph->tokens * w.x->columns, TILE, 16);
@@ -23,15 +26,25 @@ static work make_work(const pq_graph *graph, const pq_node *node) {
 
 static void forward_tile(void *context, size_t i) {
     const work *w = context;
-    size_t first = pq_tile_first(&w->tiles, i);
-    w->forward(w->x->value + first, w->out->value + first, pq_tile_length(&w->tiles, i));
+    pq_view x = pq_value_of(w->x), out = pq_value_of(w->out);
+    float a[PQ_PIECE], b[PQ_PIECE];
+    for (pq_piece p = pq_piece_first(&w->tiles, i); p.n; pq_piece_next(&p)) {
+        float *result = pq_view_place(out, p.at, b);
+        w->forward(pq_view_read(w->kernels, x, p.at, p.n, a), result, p.n);
+        pq_view_store(w->kernels, out, p.at, p.n, result);
+    }
 }
 
 static void backward_tile(void *context, size_t i) {
     const work *w = context;
-    size_t first = pq_tile_first(&w->tiles, i);
-    w->backward(w->x->value + first, w->out->gradient + first, w->x->gradient + first,
-                pq_tile_length(&w->tiles, i));
+    pq_view x = pq_value_of(w->x), dout = pq_gradient_of(w->out), dx = pq_gradient_of(w->x);
+    float a[PQ_PIECE], b[PQ_PIECE];
+    for (pq_piece p = pq_piece_first(&w->tiles, i); p.n; pq_piece_next(&p)) {
+        float *result = pq_view_place(dx, p.at, b);
+        w->backward(pq_view_read(w->kernels, x, p.at, p.n, a), pq_view_read(w->kernels, dout, p.at, p.n, b),
+                    result, p.n);
+        pq_view_store(w->kernels, dx, p.at, p.n, result);
+    }
 }
 
 static void forward(const pq_graph *graph, const pq_node *node) {

@@ -1,11 +1,13 @@
 /* The tied head with cross-entropy, in slices of rows. The loss is a mean over targets whose number is known
  * before the pass, so the gradient of a slice's logits is known as soon as they are: in training each slice's
- * logits are computed once, turned into their gradient in place, and used up. */
-#include "kernels/gemm.h"
+ * logits are computed once, turned into their gradient in place, and used up. Logits are fp32; where x is
+ * bf16 their gradient is narrowed, and collected over GROUP slices, since each product with it reads and
+ * writes all of wte's. */
 #include "ops/ops.h"
-#include "ops/tiles.h"
+#include "ops/product.h"
+#include "ops/view.h"
 
-enum { X, WTE, SLICE_BYTES = 32 << 20, SLICE_GRAIN = 64, ROW_TILE = 16 };
+enum { X, WTE, SLICE_BYTES = 32 << 20, SLICE_GRAIN = 64, ROW_TILE = 16, GROUP = 4 };
 
 static size_t slice_rows(const pq_graph *graph) {
     size_t rows = SLICE_BYTES / sizeof(float) / graph->vocab / SLICE_GRAIN * SLICE_GRAIN;
@@ -18,12 +20,17 @@ typedef struct work {
     pq_tiles tiles;
     size_t first;
     bool gradient;
+    pq_bf16 *narrow; /* where the slice's gradient goes; NULL: it stays */
 } work;
 
-static void entropy_tile(void *context, size_t i) {
-    const work *w = context;
+/* Behind a slice of logits. */
+static pq_bf16 *narrow_gradients(const pq_graph *graph) {
+    return (pq_bf16 *)(void *)((char *)graph->scratch + pq_op_head_slice_bytes(graph));
+}
+
+static void entropy_rows(const work *w, size_t r, size_t n) {
     const pq_batch *run = w->graph->run;
-    size_t r = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i), V = w->graph->vocab;
+    size_t V = w->graph->vocab;
     if (w->gradient && run->teacher) {
         const pq_soft_targets *teacher = run->teacher;
         pq_distill_mix mix = {teacher->weight, teacher->temperature, run->loss_scale};
@@ -36,6 +43,13 @@ static void entropy_tile(void *context, size_t i) {
                                      run->losses + w->first + r, w->gradient, run->loss_scale, n, V);
 }
 
+static void entropy_tile(void *context, size_t i) {
+    const work *w = context;
+    size_t r = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i), V = w->graph->vocab;
+    entropy_rows(w, r, n);
+    if (w->narrow) w->graph->kernels->narrow(w->graph->scratch + r * V, w->narrow + r * V, n * V);
+}
+
 /* The teacher's logits of `n` rows from row `first`. */
 static void teach(const pq_graph *graph, size_t first, size_t n) {
     const pq_soft_targets *t = graph->run->teacher;
@@ -43,22 +57,63 @@ static void teach(const pq_graph *graph, size_t first, size_t n) {
             t->columns, false, t->logits, graph->vocab);
 }
 
-static void run(const pq_graph *graph, const pq_node *node, bool gradient) {
+/* The logits of `n` rows from row `first`. */
+static void make_logits(const pq_graph *graph, const pq_node *node, size_t first, size_t n, float *logits) {
     const pq_tensor *x = &graph->tensors[node->inputs[X]], *wte = &graph->tensors[node->inputs[WTE]];
-    size_t V = graph->vocab, C = wte->columns, rows = slice_rows(graph);
-    for (size_t first = 0; first < graph->tokens; first += rows) {
-        size_t n = graph->tokens - first < rows ? graph->tokens - first : rows;
-        const float *input = x->value + first * C;
-        pq_gemm(false, true, n, V, C, input, C, wte->value, C, false, graph->scratch, V);
-        if (gradient && graph->run->teacher) teach(graph, first, n);
-        work w = {
-            .graph = graph, .tiles = pq_tiles_cut(n, ROW_TILE, 1), .first = first, .gradient = gradient};
-        pq_parallel_for(w.tiles.count, entropy_tile, &w);
-        if (!gradient) continue;
-        pq_gemm(true, false, V, C, n, graph->scratch, V, input, C,
-                first > 0 || node->accumulate[WTE] || !graph->run->first, wte->gradient, C);
-        pq_gemm(false, false, n, C, V, graph->scratch, V, wte->value, C, node->accumulate[X],
-                x->gradient + first * C, C);
+    pq_multiply(&(pq_product){.transpose_b = true,
+                              .M = n,
+                              .N = graph->vocab,
+                              .K = wte->columns,
+                              .A = pq_view_from(pq_value_of(x), first * wte->columns),
+                              .B = pq_value_of(wte),
+                              .C = {logits, PQ_F32}});
+}
+
+/* One slice: losses and, with `gradient`, the logits' gradient in their place or in `narrow`. */
+static void run_slice(const pq_graph *graph, const pq_node *node, size_t first, size_t n, bool gradient,
+                      pq_bf16 *narrow) {
+    work w = {.graph = graph, .tiles = pq_tiles_cut(n, ROW_TILE, 1), .first = first};
+    w.gradient = gradient, w.narrow = narrow;
+    make_logits(graph, node, first, n, graph->scratch);
+    if (gradient && graph->run->teacher) teach(graph, first, n);
+    pq_parallel_for(w.tiles.count, entropy_tile, &w);
+}
+
+/* What the logits' gradient [n][V] of the rows from row `first` gives. */
+static void use_gradient(const pq_graph *graph, const pq_node *node, size_t first, size_t n,
+                         pq_view dlogits) {
+    const pq_tensor *x = &graph->tensors[node->inputs[X]], *wte = &graph->tensors[node->inputs[WTE]];
+    size_t V = graph->vocab, C = wte->columns;
+    pq_multiply(&(pq_product){.transpose_a = true,
+                              .accumulate = first > 0 || node->accumulate[WTE] || !graph->run->first,
+                              .M = V,
+                              .N = C,
+                              .K = n,
+                              .A = dlogits,
+                              .B = pq_view_from(pq_value_of(x), first * C),
+                              .C = pq_gradient_of(wte)});
+    pq_multiply(&(pq_product){.accumulate = node->accumulate[X],
+                              .M = n,
+                              .N = C,
+                              .K = V,
+                              .A = dlogits,
+                              .B = pq_value_of(wte),
+                              .C = pq_view_from(pq_gradient_of(x), first * C)});
+}
+
+static void run(const pq_graph *graph, const pq_node *node, bool gradient) {
+    bool narrow = gradient && graph->tensors[node->inputs[X]].type == PQ_BF16;
+    size_t slice = slice_rows(graph), group = narrow ? GROUP * slice : slice, n;
+    pq_view dlogits = {graph->scratch, PQ_F32};
+    if (narrow) dlogits = (pq_view){narrow_gradients(graph), PQ_BF16};
+    for (size_t first = 0; first < graph->tokens; first += group) {
+        size_t end = graph->tokens - first < group ? graph->tokens : first + group;
+        for (size_t at = first; at < end; at += n) {
+            n = end - at < slice ? end - at : slice;
+            run_slice(graph, node, at, n, gradient,
+                      narrow ? narrow_gradients(graph) + (at - first) * graph->vocab : NULL);
+        }
+        if (gradient) use_gradient(graph, node, first, end - first, dlogits);
     }
 }
 
@@ -79,10 +134,14 @@ const pq_tensor *pq_op_head_input(const pq_graph *graph) {
 }
 
 void pq_op_head_logits(const pq_graph *graph, size_t first, size_t count, float *logits) {
-    const pq_node *node = &graph->nodes[graph->node_count - 1];
-    const pq_tensor *x = &graph->tensors[node->inputs[X]], *wte = &graph->tensors[node->inputs[WTE]];
-    pq_gemm(false, true, count, graph->vocab, wte->columns, x->value + first * wte->columns, wte->columns,
-            wte->value, wte->columns, false, logits, graph->vocab);
+    make_logits(graph, &graph->nodes[graph->node_count - 1], first, count, logits);
+}
+
+/* Bytes of a group's narrow gradients; none for fp32. */
+static size_t group_bytes(const pq_graph *graph, int x) {
+    size_t rows = GROUP * slice_rows(graph);
+    if (rows > graph->tokens) rows = graph->tokens;
+    return graph->tensors[x].type == PQ_BF16 ? rows * graph->vocab * sizeof(pq_bf16) : 0;
 }
 
 static const pq_op op = {
@@ -93,9 +152,11 @@ pq_status pq_op_head(pq_graph *graph, int x, int wte, pq_error *err) {
     if (graph->tensors[x].columns != table->columns || table->rows != graph->vocab)
         return PQ_FAIL(err, PQ_ERR_USAGE, "head: %zu columns do not fit a table of %zu x %zu for %zu tokens",
                        graph->tensors[x].columns, table->rows, table->columns, graph->vocab);
+    if (graph->tensors[x].type != table->type)
+        return PQ_FAIL(err, PQ_ERR_USAGE, "head: the input and the table are not stored alike");
     pq_node node = {.op = &op,
                     .inputs = {x, wte, PQ_NONE, PQ_NONE},
                     .outputs = {PQ_NONE, PQ_NONE, PQ_NONE},
-                    .scratch = pq_op_head_slice_bytes(graph)};
+                    .scratch = pq_op_head_slice_bytes(graph) + group_bytes(graph, x)};
     return pq_graph_add_node(graph, &node, err);
 }

@@ -31,8 +31,8 @@ static work make_work(const pq_graph *graph, const pq_node *node) {
 static void pass_tile(void *context, size_t i) {
     const work *w = context;
     size_t first = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i);
-    const float *dout = w->out->gradient + first;
-    float *dx = w->x->gradient + first;
+    const float *dout = (const float *)w->out->gradient + first;
+    float *dx = (float *)w->x->gradient + first;
     if (w->accumulate)
         w->graph->kernels->add(dx, dout, dx, n);
     else if (dx != dout)
@@ -44,13 +44,18 @@ static bool in_place(const pq_node *node, int input) {
     return true;
 }
 
+static pq_status check_type(const pq_graph *graph, int x, pq_error *err) {
+    if (graph->tensors[x].type == PQ_F32) return PQ_OK;
+    return PQ_FAIL(err, PQ_ERR_USAGE, "activations are quantized in fp32 alone, not in bf16");
+}
+
 /* ---- a grid for each token ---- */
 
 static void token_tile(void *context, size_t i) {
     const work *w = context;
     size_t first = pq_tile_first(&w->tiles, i) * w->x->columns;
-    w->graph->kernels->int8_rows(w->x->value + first, w->out->value + first, pq_tile_length(&w->tiles, i),
-                                 w->x->columns);
+    w->graph->kernels->int8_rows((const float *)w->x->value + first, (float *)w->out->value + first,
+                                 pq_tile_length(&w->tiles, i), w->x->columns);
 }
 
 static void token_forward(const pq_graph *graph, const pq_node *node) {
@@ -71,6 +76,7 @@ static const pq_op token_op = {.name = "int8-token",
                                .gradient_in_place = in_place};
 
 pq_status pq_op_int8_token(pq_graph *graph, int x, int *out, pq_error *err) {
+    PQ_TRY(check_type(graph, x, err));
     PQ_TRY(pq_graph_add_activation(graph, graph->tensors[x].columns, false, out, err));
     pq_node node = {
         .op = &token_op, .inputs = {x, PQ_NONE, PQ_NONE, PQ_NONE}, .outputs = {*out, PQ_NONE, PQ_NONE}};
@@ -82,7 +88,7 @@ pq_status pq_op_int8_token(pq_graph *graph, int x, int *out, pq_error *err) {
 static void extremes_tile(void *context, size_t i) {
     const work *w = context;
     float *both = w->graph->scratch + 2 * i;
-    w->graph->kernels->extremes(w->x->value + pq_tile_first(&w->tiles, i), &both[0], &both[1],
+    w->graph->kernels->extremes((const float *)w->x->value + pq_tile_first(&w->tiles, i), &both[0], &both[1],
                                 pq_tile_length(&w->tiles, i));
 }
 
@@ -109,11 +115,11 @@ static void set_grid(work *w, const float *range) {
 static void affine_tile(void *context, size_t i) {
     const work *w = context;
     size_t first = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i);
-    const float *x = w->x->value + first;
+    const float *x = (const float *)w->x->value + first;
     if (w->known)
-        w->graph->kernels->affine_round(x, &w->grid, w->out->value + first, n);
+        w->graph->kernels->affine_round(x, &w->grid, (float *)w->out->value + first, n);
     else
-        memcpy(w->out->value + first, x, n * sizeof *x);
+        memcpy((float *)w->out->value + first, x, n * sizeof *x);
 }
 
 static void affine_forward(const pq_graph *graph, const pq_node *node) {
@@ -127,8 +133,8 @@ static void affine_forward(const pq_graph *graph, const pq_node *node) {
 static void mask_tile(void *context, size_t i) {
     const work *w = context;
     size_t first = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i);
-    float *dout = w->out->gradient + first; /* used up: nothing reads it later */
-    if (w->known) w->graph->kernels->affine_mask(w->x->value + first, &w->grid, dout, dout, n);
+    float *dout = (float *)w->out->gradient + first; /* used up: nothing reads it later */
+    if (w->known) w->graph->kernels->affine_mask((const float *)w->x->value + first, &w->grid, dout, dout, n);
     pass_tile(context, i);
 }
 
@@ -147,6 +153,7 @@ static const pq_op affine_op = {.name = "int8-affine",
 
 pq_status pq_op_int8_affine(pq_graph *graph, int x, size_t site, int *out, pq_error *err) {
     size_t columns = graph->tensors[x].columns;
+    PQ_TRY(check_type(graph, x, err));
     PQ_TRY(pq_graph_add_activation(graph, columns, false, out, err));
     pq_node node = {.op = &affine_op,
                     .inputs = {x, PQ_NONE, PQ_NONE, PQ_NONE},

@@ -26,6 +26,7 @@ TABLE = {
 OWNERS = {
     "hdf5.h": ["store"],
     "cblas.h": ["kernels/gemm.c"],
+    "oneapi/dnnl/dnnl.h": ["kernels/gemm.c", "kernels/gemm_bf16.c"],
     "pcre2.h": ["data/tokenizer_split.c"],
     "omp.h": ["base", "kernels"],
 }

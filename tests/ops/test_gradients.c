@@ -21,6 +21,8 @@ typedef struct bench {
     float weights[MOST], gradients[MOST];
     int wte;
     const pq_soft_targets *teacher;
+    void *activations, *scratch;
+    pq_bf16 narrow[MOST]; /* the weights, for graphs that store matrices so */
 } bench;
 
 static pq_error err;
@@ -174,25 +176,40 @@ static double loss_of(bench *b) {
     return sum / VALID;
 }
 
+/* The graph of a case, ready to run; with a layer norm before the head where `norm` is set. */
+static void open_case(bench *b, int number, bool recompute, const pq_soft_targets *teacher, pq_type type,
+                      pq_type stream, bool norm) {
+    pq_plan_size size;
+    *b = (bench){.teacher = teacher};
+    must(pq_graph_create(B, T, V, &b->graph, &err));
+    pq_graph_set_types(b->graph, type, stream);
+    b->wte = parameter(b, V, C, 0, 0.8);
+    int wpe = parameter(b, T + 1, C, 0, 0.8), x;
+    must(pq_op_embedding(b->graph, b->wte, wpe, &x, &err));
+    x = cases[number].build(b, x);
+    if (norm) x = layernorm(b, x);
+    must(pq_op_head(b->graph, x, b->wte, &err));
+    must(pq_graph_plan(b->graph, true, recompute, &size, &err));
+    must(pq_calloc(1, size.activations, "activations", &b->activations, &err));
+    must(pq_calloc(1, size.scratch, "scratch", &b->scratch, &err));
+    memset(b->activations, 0xFF, size.activations); /* NaN: what is read must have been written */
+    memset(b->scratch, 0xFF, size.scratch);
+    pq_graph_place(b->graph, b->activations, b->scratch);
+    pq_graph_bind(b->graph, b->weights, NULL, b->gradients);
+    pq_graph_bind_narrow(b->graph, b->narrow);
+    memset(b->gradients, 0xFF, sizeof b->gradients);
+}
+
+static void close_case(bench *b) {
+    pq_graph_destroy(b->graph);
+    free(b->activations);
+    free(b->scratch);
+}
+
 static void check_gradient(int number, bool recompute, const pq_soft_targets *teacher) {
     static bench b;
-    pq_plan_size size;
-    void *activations, *scratch;
     static float expected[MOST];
-    b = (bench){.teacher = teacher};
-    must(pq_graph_create(B, T, V, &b.graph, &err));
-    b.wte = parameter(&b, V, C, 0, 0.8);
-    int wpe = parameter(&b, T + 1, C, 0, 0.8), x;
-    must(pq_op_embedding(b.graph, b.wte, wpe, &x, &err));
-    x = cases[number].build(&b, x);
-    must(pq_op_head(b.graph, x, b.wte, &err));
-    must(pq_graph_plan(b.graph, true, recompute, &size, &err));
-    must(pq_calloc(1, size.activations, "activations", &activations, &err));
-    must(pq_calloc(1, size.scratch, "scratch", &scratch, &err));
-    memset(activations, 0xFF, size.activations); /* NaN: what is read must have been written */
-    pq_graph_place(b.graph, activations, scratch);
-    pq_graph_bind(b.graph, b.weights, NULL, b.gradients);
-    memset(b.gradients, 0xFF, sizeof b.gradients);
+    open_case(&b, number, recompute, teacher, PQ_F32, PQ_F32, false);
     double norm = 0, difference = 0;
     const double step = 4e-3;
     for (size_t i = 0; i < b.used; i++) {
@@ -211,13 +228,110 @@ static void check_gradient(int number, bool recompute, const pq_soft_targets *te
     }
     ck_assert_msg(sqrt(difference) <= 2e-3 * sqrt(norm), "%s: gradient differs by %g of %g",
                   cases[number].name, sqrt(difference), sqrt(norm));
-    pq_graph_destroy(b.graph);
-    free(activations);
-    free(scratch);
+    close_case(&b);
 }
 
 START_TEST(gradient) {
     check_gradient(_i % CASES, _i >= CASES, NULL);
+}
+END_TEST
+
+/* In bf16 against fp32, from weights that both can hold: each op rounds to 8 significant bits, by at most
+ * 2^-9 of a number, and a case has some ten of them one behind the other; were they all to pull one way, it
+ * would be 2^-9 x 10. */
+START_TEST(narrow_gradient) {
+    static bench wide, narrow;
+    int number = _i % CASES, variant = _i / CASES; /* 0: bf16 alone, 1: recomputed, 2: with an fp32 stream */
+    if (variant == 2 && strcmp(cases[number].name, "block") != 0)
+        return; /* products need bf16 from their input */
+    open_case(&wide, number, variant == 1, NULL, PQ_F32, PQ_F32, variant == 2);
+    open_case(&narrow, number, variant == 1, NULL, PQ_BF16, variant == 2 ? PQ_F32 : PQ_BF16, variant == 2);
+    wide.graph->kernels->narrow(wide.weights, narrow.narrow, wide.used);
+    wide.graph->kernels->widen(narrow.narrow, wide.weights, wide.used);
+    memcpy(narrow.weights, wide.weights, sizeof wide.weights);
+    for (size_t t = 0; t < narrow.graph->tensor_count; t++) /* matrices come from the copies alone */
+        if (narrow.graph->tensors[t].type == PQ_BF16 && narrow.graph->tensors[t].parameter)
+            for (size_t i = 0; i < narrow.graph->tensors[t].rows * narrow.graph->tensors[t].columns; i++)
+                narrow.weights[narrow.graph->tensors[t].offset + i] = NAN;
+    double expected = loss_of(&wide), found = loss_of(&narrow), norm = 0, difference = 0;
+    for (size_t i = 0; i < wide.used; i++) {
+        double d = (double)narrow.gradients[i] - (double)wide.gradients[i];
+        norm += (double)wide.gradients[i] * (double)wide.gradients[i], difference += d * d;
+    }
+    ck_assert_msg(fabs(found - expected) <= 0.02 * expected, "%s: loss %g, in fp32 %g", cases[number].name,
+                  found, expected);
+    ck_assert_msg(sqrt(difference) <= 0.02 * sqrt(norm), "%s: gradient differs by %g of %g",
+                  cases[number].name, sqrt(difference), sqrt(norm));
+    ck_assert_msg(difference > 0, "%s: the same in fp32", cases[number].name);
+    close_case(&wide), close_case(&narrow);
+}
+END_TEST
+
+/* A vocabulary whose logits come in slices, six of 128 rows in fp32 and two groups of them in bf16: what all
+ * of them give to wte and to x. */
+START_TEST(narrow_head_in_groups) {
+    enum { LARGE = 65536, WIDE = 2, ROWS = 5 * 128 + 7 };
+    static float weights[(LARGE + ROWS) * WIDE], gradients[2][(LARGE + ROWS) * WIDE];
+    static pq_bf16 narrow[(LARGE + ROWS) * WIDE];
+    static uint16_t ids[ROWS];
+    static int32_t next[ROWS];
+    static float losses[2][ROWS];
+    const size_t used = (LARGE + ROWS) * WIDE;
+    for (size_t i = 0; i < used; i++) weights[i] = (float)sin(0.7 * (double)i) * 2;
+    pq_kernels_get()->narrow(weights, narrow, used);
+    pq_kernels_get()->widen(narrow, weights, used);
+    for (size_t i = 0; i < ROWS; i++) ids[i] = (uint16_t)(i * 97), next[i] = (int32_t)(i * 101 % LARGE);
+    for (int type = PQ_F32; type <= PQ_BF16; type++) {
+        pq_graph *graph;
+        pq_plan_size size;
+        int wte, wpe, x;
+        void *activations, *scratch;
+        pq_batch batch = {.tokens = ids, .targets = next, .losses = losses[type], .loss_scale = 1.0f / ROWS};
+        batch.training = batch.first = true;
+        must(pq_graph_create(1, ROWS, LARGE, &graph, &err));
+        pq_graph_set_types(graph, (pq_type)type, (pq_type)type);
+        must(pq_graph_add_parameter(graph, LARGE, WIDE, 0, false, &wte, &err));
+        must(pq_graph_add_parameter(graph, ROWS, WIDE, LARGE * WIDE, false, &wpe, &err));
+        must(pq_op_embedding(graph, wte, wpe, &x, &err));
+        must(pq_op_head(graph, x, wte, &err));
+        must(pq_graph_plan(graph, true, false, &size, &err));
+        must(pq_calloc(1, size.activations, "activations", &activations, &err));
+        must(pq_calloc(1, size.scratch, "scratch", &scratch, &err));
+        pq_graph_place(graph, activations, scratch);
+        pq_graph_bind(graph, weights, NULL, gradients[type]);
+        pq_graph_bind_narrow(graph, narrow);
+        pq_graph_forward(graph, &batch);
+        pq_graph_backward(graph, &batch);
+        pq_graph_destroy(graph);
+        free(activations), free(scratch);
+    }
+    double norm = 0, difference = 0;
+    for (size_t i = 0; i < used; i++) {
+        double d = (double)gradients[1][i] - (double)gradients[0][i];
+        norm += (double)gradients[0][i] * (double)gradients[0][i], difference += d * d;
+    }
+    for (size_t i = 0; i < ROWS; i++)
+        ck_assert_double_le(fabs((double)losses[0][i] - (double)losses[1][i]), 0.1);
+    ck_assert_msg(sqrt(difference) <= 0.02 * sqrt(norm), "gradient differs by %g of %g", sqrt(difference),
+                  sqrt(norm));
+}
+END_TEST
+
+/* What cannot be stored in bf16 says so. */
+START_TEST(types_are_checked) {
+    static bench b;
+    int x, out;
+    b = (bench){0};
+    must(pq_graph_create(B, T, V, &b.graph, &err));
+    pq_graph_set_types(b.graph, PQ_BF16, PQ_F32);
+    int wte = parameter(&b, V, C, 0, 1), wpe = parameter(&b, T, C, 0, 1), square = parameter(&b, C, C, 0, 1);
+    must(pq_op_embedding(b.graph, wte, wpe, &x, &err));
+    ck_assert_int_eq(pq_op_linear(b.graph, x, square, PQ_NONE, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_head(b.graph, x, wte, &err), PQ_ERR_USAGE);
+    must(pq_op_gelu(b.graph, x, false, &x, &err));
+    ck_assert_int_eq(pq_op_int8_token(b.graph, x, &out, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_op_int8_affine(b.graph, x, 0, &out, &err), PQ_ERR_USAGE);
+    pq_graph_destroy(b.graph);
 }
 END_TEST
 
@@ -265,6 +379,9 @@ int main(void) {
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, gradient, 0, 2 * CASES); /* kept, then recomputed */
     tcase_add_loop_test(tc, distilled_gradient, 0, 9);
+    tcase_add_loop_test(tc, narrow_gradient, 0, 3 * CASES);
+    tcase_add_test(tc, narrow_head_in_groups);
+    tcase_add_test(tc, types_are_checked);
     tcase_add_test(tc, shapes_are_checked);
     suite_add_tcase(suite, tc);
     return run_suite(suite);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/threads.h"
 #include "formats/packed.h"
+#include "kernels/gemm_bf16.h"
 #include "potqat/engine.h"
 #include "potqat/trainer.h"
 #include "store/checkpoint.h"
@@ -131,12 +132,27 @@ static const char *const token[] = {"quant.quantizer=pot", "quant.levels=7", "qu
                                     "train.recompute=true", NULL};
 static const char *const affine[] = {"quant.quantizer=pot", "quant.levels=7", "quant.activations=int8-affine",
                                      "train.accumulate=2",  "qat.ema=0.7",    NULL};
-static const char *const *const variants[] = {plain, micro, qat, groups, learned, frozen, token, affine};
+static const char *const bf16[] = {"train.precision=bf16", "train.accumulate=2", NULL};
+static const char *const bf16_qat[] = {"train.precision=bf16",
+                                       "quant.quantizer=pot",
+                                       "quant.levels=7",
+                                       "quant.scale=learned",
+                                       "qat.dampen=5",
+                                       "train.recompute=true",
+                                       NULL};
+static const char *const *const variants[] = {plain,  micro, qat,    groups, learned,
+                                              frozen, token, affine, bf16,   bf16_qat};
 enum { VARIANTS = sizeof variants / sizeof *variants };
+
+/* Said in main. */
+static bool lacks_bf16(const char *const *more) {
+    return more[0] && strcmp(more[0], bf16[0]) == 0 && pq_gemm_bf16_check(&err) != PQ_OK;
+}
 
 /* Stop after each iteration in turn, resume, and compare with the undisturbed run. */
 START_TEST(resume_is_exact) {
     const char *const *more = variants[_i];
+    if (lacks_bf16(more)) return;
     must(train("whole", more, false, -1, NULL));
     for (int stop = 0; stop < 9; stop++) {
         char name[16];
@@ -162,6 +178,7 @@ END_TEST
 
 START_TEST(threads_do_not_matter) {
     const char *const *more = variants[_i];
+    if (lacks_bf16(more)) return;
     for (int threads = 1; threads <= 3; threads++) {
         char name[16];
         snprintf(name, sizeof name, "threads%d", threads);
@@ -171,6 +188,28 @@ START_TEST(threads_do_not_matter) {
             same_file("threads1", name, "ckpt-9.h5"), same_file("threads1", name, "metrics.jsonl");
     }
     pq_threads_set(0);
+}
+END_TEST
+
+/* Close to fp32, yet not the same; or refused before anything is made, in words that say what is missing. */
+START_TEST(bf16_follows_fp32) {
+    const char *const fp32_run[] = {"train.max_iters=60", NULL};
+    const char *const bf16_run[] = {"train.max_iters=60", "train.precision=bf16", NULL};
+    pq_train_result a, b;
+    if (lacks_bf16(bf16)) {
+        char sentence[sizeof err.message];
+        snprintf(sentence, sizeof sentence, "%s", err.message);
+        ck_assert_int_eq(train("refused", bf16_run, false, -1, NULL), PQ_ERR_USAGE);
+        ck_assert_ptr_nonnull(strstr(err.message, "train.precision: bf16 needs a "));
+        ck_assert_ptr_nonnull(strstr(err.message, sentence));
+        ck_assert(!pq_file_exists(path_of("refused")));
+        return;
+    }
+    must(train("fp32", fp32_run, false, -1, &a));
+    must(train("bf16", bf16_run, false, -1, &b));
+    ck_assert_double_lt(b.loss, 2.0); /* it starts at ln 12 = 2.5 */
+    ck_assert_double_le(fabs(a.loss - b.loss), 0.03);
+    ck_assert(a.loss != b.loss);
 }
 END_TEST
 
@@ -422,12 +461,14 @@ START_TEST(refusals) {
 END_TEST
 
 int main(void) {
+    if (lacks_bf16(bf16)) printf("no runs in bf16: %s\n", err.message);
     Suite *suite = suite_create("trainer");
     TCase *tc = tcase_create("tiny models");
     tcase_set_timeout(tc, 900);
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_loop_test(tc, resume_is_exact, 0, VARIANTS);
     tcase_add_loop_test(tc, threads_do_not_matter, 0, VARIANTS);
+    tcase_add_test(tc, bf16_follows_fp32);
     tcase_add_test(tc, micro_batches_do_not_matter);
     tcase_add_test(tc, learns_and_reports);
     tcase_add_loop_test(tc, evaluation_agrees_everywhere, 0, 3);

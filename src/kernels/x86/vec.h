@@ -23,6 +23,14 @@ typedef __mmask16 vm; /* one bit a lane */
 ALWAYS_INLINE vf v_load(const float *p) {
     return _mm512_loadu_ps(p);
 }
+/* 16-bit numbers to the upper halves of the lanes, and the lower halves of the lanes to 16-bit numbers. */
+ALWAYS_INLINE vf v_load_halves(const uint16_t *p) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(a), 16));
+}
+ALWAYS_INLINE void v_store_halves(uint16_t *p, vi a) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a));
+}
 ALWAYS_INLINE void v_store(float *p, vf a) {
     _mm512_storeu_ps(p, a);
 }
@@ -117,6 +125,9 @@ ALWAYS_INLINE vm v_iless_unsigned(vi a, vi b) {
 ALWAYS_INLINE vi v_shift_left(vi a, int n) {
     return _mm512_slli_epi32(a, (unsigned)n);
 }
+ALWAYS_INLINE vi v_shift_right(vi a, int n) {
+    return _mm512_srli_epi32(a, (unsigned)n);
+} /* zeros come in */
 ALWAYS_INLINE vi v_to_int(vf a) {
     return _mm512_cvtps_epi32(a);
 } /* nearest, half to even */
@@ -156,6 +167,14 @@ typedef __m256i vm; /* all bits of a lane */
 
 ALWAYS_INLINE vf v_load(const float *p) {
     return _mm256_loadu_ps(p);
+}
+ALWAYS_INLINE vf v_load_halves(const uint16_t *p) {
+    __m128i a = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(a), 16));
+}
+ALWAYS_INLINE void v_store_halves(uint16_t *p, vi a) {
+    __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, a), 0x88);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_castsi256_si128(packed));
 }
 ALWAYS_INLINE void v_store(float *p, vf a) {
     _mm256_storeu_ps(p, a);
@@ -254,6 +273,9 @@ ALWAYS_INLINE vm v_iless_unsigned(vi a, vi b) {
 }
 ALWAYS_INLINE vi v_shift_left(vi a, int n) {
     return _mm256_slli_epi32(a, n);
+}
+ALWAYS_INLINE vi v_shift_right(vi a, int n) {
+    return _mm256_srli_epi32(a, n);
 }
 ALWAYS_INLINE vi v_to_int(vf a) {
     return _mm256_cvtps_epi32(a);

@@ -1,0 +1,27 @@
+/* Matrix products of bf16 numbers, summed in fp32. gemm_bf16.c owns them: oneDNN on CPUs that have
+ * instructions for it. */
+#ifndef PQ_KERNELS_GEMM_BF16_H
+#define PQ_KERNELS_GEMM_BF16_H
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+/* C[M][N] = op(A)[M][K] op(B)[K][N], as pq_gemm has it. C is bf16, or fp32 where `wide` is set. */
+typedef struct pq_bf16_product {
+    bool transpose_a, transpose_b, accumulate, wide;
+    size_t M, N, K, lda, ldb, ldc;
+    const pq_bf16 *A, *B;
+    const float *bias; /* [N], added to every row; NULL: none */
+    void *C;
+} pq_bf16_product;
+
+/* In parallel over tiles fixed by the shape: the bits do not depend on the number of threads. The first
+ * product of a shape makes code for it. Where that fails for want of memory (or without oneDNN) plain loops
+ * multiply. */
+void pq_gemm_bf16(const pq_bf16_product *product);
+
+/* PQ_ERR_USAGE names what is missing where bf16 cannot be multiplied at speed: instructions of the CPU, or
+ * oneDNN in this build. PQ_ERR_IO where products come out wrong. */
+pq_status pq_gemm_bf16_check(pq_error *err);
+
+#endif

@@ -1,0 +1,165 @@
+/* bf16: rounding against the definition, each instruction set against ref/, products against sums in double.
+ */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "base/threads.h"
+#include "kernels/gemm_bf16.h"
+#include "tests/harness/suite.h"
+
+static const char *const sets[] = {"ref", "avx2", "avx512"};
+
+static float from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* The nearest bf16 by its definition: of the two around x, the nearer one, or the even one. */
+static pq_bf16 nearest(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    pq_bf16 below = (pq_bf16)(bits >> 16), above = (pq_bf16)(below + 1);
+    double low = fabs((double)from_bits((uint32_t)below << 16)), size = fabs((double)x);
+    double high = (above & 0x7FFF) == 0x7F80 ? 0x1p128 : fabs((double)from_bits((uint32_t)above << 16));
+    if (size - low != high - size) return size - low < high - size ? below : above;
+    return below & 1 ? above : below;
+}
+
+START_TEST(rounding) {
+    enum { STEPS = 1 << 16, MOST = 67 };
+    const pq_kernels *k = pq_kernels_of(sets[_i]);
+    if (!k) return; /* said in main */
+    static const uint32_t tails[] = {0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF};
+    float x[MOST], wide[MOST];
+    pq_bf16 narrow[MOST + 1];
+    for (uint32_t upper = 0; upper < STEPS; upper++) {
+        for (size_t i = 0; i < 6; i++) x[i] = from_bits(upper << 16 | tails[i]);
+        k->narrow(x, narrow, 6);
+        for (size_t i = 0; i < 6; i++) {
+            if (isnan(x[i]))
+                ck_assert_msg((narrow[i] & 0x7F80) == 0x7F80 && narrow[i] & 0x7F, "NaN became %x", narrow[i]);
+            else
+                ck_assert_msg(narrow[i] == (isinf(x[i]) ? upper : nearest(x[i])), "%a became %x",
+                              (double)x[i], narrow[i]);
+        }
+    }
+    for (size_t n = 0; n < MOST; n++) { /* tails */
+        for (size_t i = 0; i < MOST; i++) x[i] = (float)cos((double)(i + n)), narrow[i] = 0xABCD;
+        k->narrow(x, narrow, n);
+        memset(wide, 0xFF, sizeof wide);
+        k->widen(narrow, wide, n);
+        ck_assert_uint_eq(narrow[n], 0xABCD);
+        ck_assert(n == MOST || isnan(wide[n]));
+        for (size_t i = 0; i < n; i++) {
+            ck_assert_uint_eq(narrow[i], nearest(x[i]));
+            ck_assert(wide[i] == from_bits((uint32_t)narrow[i] << 16));
+        }
+    }
+}
+END_TEST
+
+static pq_bf16 *numbers(size_t n, uint64_t seed) {
+    pq_bf16 *x = malloc((n + 1) * sizeof *x);
+    ck_assert_ptr_nonnull(x);
+    for (size_t i = 0; i < n; i++) {
+        double pair[2];
+        pq_random_normal2(seed, PQ_STREAM_INIT, 1, i, pair);
+        x[i] = nearest((float)pair[0]);
+    }
+    return x;
+}
+
+/* Rows are further apart than they are long: what lies between is not to be touched. */
+static void check_product(size_t M, size_t N, size_t K, unsigned flags) {
+    enum { GAP = 3 };
+    pq_bf16_product p = {.transpose_a = flags & 1, .transpose_b = flags & 2, .accumulate = flags & 4};
+    p.wide = flags & 8, p.M = M, p.N = N, p.K = K, p.ldc = N + GAP;
+    p.lda = (p.transpose_a ? M : K) + GAP, p.ldb = (p.transpose_b ? K : N) + GAP;
+    size_t rows_a = p.transpose_a ? K : M, rows_b = p.transpose_b ? N : K;
+    pq_bf16 *A = numbers(rows_a * p.lda, 1), *B = numbers(rows_b * p.ldb, 2), *narrow = numbers(M * p.ldc, 3);
+    pq_bf16 *start = numbers(M * p.ldc, 3);
+    float *wide = malloc((M * p.ldc + 1) * sizeof *wide), *bias = malloc((N + 1) * sizeof *bias);
+    for (size_t i = 0; i < M * p.ldc; i++) wide[i] = from_bits((uint32_t)start[i] << 16);
+    for (size_t i = 0; i < N; i++) bias[i] = (float)sin((double)i);
+    p.A = A, p.B = B, p.C = p.wide ? (void *)wide : (void *)narrow, p.bias = flags & 16 ? bias : NULL;
+    pq_gemm_bf16(&p);
+    for (size_t i = 0; i < M; i++)
+        for (size_t j = 0; j < p.ldc; j++) {
+            double c = (double)from_bits((uint32_t)start[i * p.ldc + j] << 16), sum = p.accumulate ? c : 0,
+                   size = 1;
+            float got = p.wide ? wide[i * p.ldc + j] : from_bits((uint32_t)narrow[i * p.ldc + j] << 16);
+            if (j >= N) {
+                ck_assert((double)got == c);
+                continue;
+            }
+            if (p.bias) sum += (double)bias[j];
+            for (size_t k = 0; k < K; k++) {
+                double term =
+                    (double)from_bits((uint32_t)A[p.transpose_a ? k * p.lda + i : i * p.lda + k] << 16) *
+                    (double)from_bits((uint32_t)B[p.transpose_b ? j * p.ldb + k : k * p.ldb + j] << 16);
+                sum += term, size += fabs(term);
+            }
+            double bound = 1e-6 * size + (p.wide ? 0 : 0x1p-8 * fabs(sum));
+            ck_assert_msg(fabs((double)got - sum) <= bound,
+                          "%zu x %zu x %zu, flags %u: found %g, expected %g", M, N, K, flags, (double)got,
+                          sum);
+        }
+    free(A), free(B), free(narrow), free(start), free(wide), free(bias);
+}
+
+START_TEST(products) {
+    static const size_t edges[] = {1, 2, 17, 64, 255, 260};
+    for (unsigned flags = 0; flags < 32; flags++) {
+        check_product(0, 5, 5, flags);
+        check_product(5, 3, 0, flags);
+        for (size_t a = 0; a < 6; a++)
+            check_product(edges[a], edges[(a + flags) % 6], edges[(2 * a + flags / 6) % 6], flags);
+    }
+    check_product(1030, 9, 33, 8);
+    check_product(9, 1030, 33, 8);
+}
+END_TEST
+
+START_TEST(threads) {
+    enum { M = 520, N = 40, K = 300 };
+    pq_bf16 *A = numbers(M * K, 1), *B = numbers(K * N, 2);
+    static float once[M * N], again[M * N];
+    pq_bf16_product p = {.wide = true, .M = M, .N = N, .K = K, .lda = M, .ldb = N, .ldc = N, .A = A, .B = B};
+    p.transpose_a = true;
+    for (int n = 1; n <= 3; n++) {
+        pq_threads_set(n);
+        p.C = n == 1 ? once : again;
+        pq_gemm_bf16(&p);
+        if (n > 1) ck_assert_mem_eq(once, again, sizeof once);
+    }
+    free(A), free(B);
+}
+END_TEST
+
+START_TEST(self_check) {
+    pq_error err = {0};
+    pq_status status = pq_gemm_bf16_check(&err);
+    if (pq_kernels_have_bf16() && status == PQ_OK) return;
+    ck_assert_int_eq(status, PQ_ERR_USAGE);
+    ck_assert_msg(strstr(err.message, "oneDNN") || strstr(err.message, "AVX512_BF16"), "%s", err.message);
+}
+END_TEST
+
+int main(void) {
+    for (size_t i = 0; i < 3; i++)
+        if (!pq_kernels_of(sets[i])) printf("not compared: this CPU lacks %s\n", sets[i]);
+    Suite *suite = suite_create("bf16");
+    TCase *tc = tcase_create("bf16");
+    tcase_set_timeout(tc, 300);
+    tcase_add_loop_test(tc, rounding, 0, 3);
+    tcase_add_test(tc, products);
+    tcase_add_test(tc, threads);
+    tcase_add_test(tc, self_check);
+    suite_add_tcase(suite, tc);
+    return run_suite(suite);
+}
