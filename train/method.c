@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
 #include "train/methods/rows.h"
 
 /* In the order of their hooks: codebooks and scales, what is shown, gradients from the outside in, and last
@@ -32,6 +33,7 @@ pq_status pq_qat_create(pq_model *model, const pq_config *config, const pq_scale
         if (!table[i]->wanted(config)) continue;
         size_t k = qat->active_count++;
         qat->active[k] = table[i];
+        qat->reads_shown = qat->reads_shown || table[i]->reads_shown;
         if (table[i]->create) status = table[i]->create(qat, &qat->own[k], err);
     }
     if (status != PQ_OK)
@@ -51,16 +53,47 @@ void pq_qat_destroy(pq_qat *qat) {
     free(qat);
 }
 
-void pq_qat_show(pq_qat *qat, int64_t iter, double lr, float *shown) {
+typedef struct narrowing {
+    const float *from;
+    pq_bf16 *to;
+    size_t count;
+} narrowing;
+
+enum { NARROW_TILE = 1 << 15 };
+
+static void narrow_tile(void *context, size_t i) {
+    const narrowing *n = context;
+    size_t first = i * NARROW_TILE, left = n->count - first;
+    pq_kernels_get()->narrow(n->from + first, n->to + first, left < NARROW_TILE ? left : NARROW_TILE);
+}
+
+static void show_matrix(pq_qat *qat, size_t index) {
+    const pq_param *p = &qat->model->params.list[index];
+    bool quantized = qat->model->quant[index].quantized;
+    float *values = qat->shown.narrow ? qat->shown.stage : qat->shown.wide;
+    if (!qat->shown.narrow && quantized) values += p->offset;
+    for (size_t k = 0; quantized && k < qat->active_count; k++)
+        if (qat->active[k]->forward) qat->active[k]->forward(qat, qat->own[k], index, values);
+    if (!qat->shown.narrow || !p->rows) return;
+    narrowing n = {.from = quantized ? values : qat->model->weights + p->offset,
+                   .to = qat->shown.narrow[index],
+                   .count = p->count};
+    pq_parallel_for((n.count + NARROW_TILE - 1) / NARROW_TILE, narrow_tile, &n);
+}
+
+void pq_qat_show(pq_qat *qat, int64_t iter, double lr, const pq_shown *shown) {
     qat->iter = iter;
     qat->lr = lr;
-    qat->shown = shown;
+    qat->shown = *shown;
     for (size_t k = 0; k < qat->active_count; k++)
         if (qat->active[k]->begin) qat->active[k]->begin(qat, qat->own[k]);
-    for (size_t i = 0; i < qat->model->params.count; i++)
-        for (size_t k = 0; qat->model->quant[i].quantized && k < qat->active_count; k++)
-            if (qat->active[k]->forward)
-                qat->active[k]->forward(qat, qat->own[k], i, shown + qat->model->params.list[i].offset);
+    for (size_t i = 0; i < qat->model->params.count; i++) show_matrix(qat, i);
+}
+
+const float *pq_qat_shown(const pq_qat *qat, size_t index, size_t first, size_t n, float *wide) {
+    if (!qat->shown.narrow) return qat->shown.wide + qat->model->params.list[index].offset + first;
+    pq_kernels_get()->widen(qat->shown.narrow[index] + first, wide, n);
+    return wide;
 }
 
 void pq_qat_gradient(pq_qat *qat, float *gradients) {

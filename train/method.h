@@ -8,23 +8,32 @@
 #define PQ_TRAIN_METHOD_H
 
 #include "config/config.h"
+#include "kernels/kernels.h"
 #include "model/model.h"
 #include "potqat/checkpoint.h"
 
 typedef struct pq_method pq_method;
 
-enum { PQ_MOST_METHODS = 16 };
+enum { PQ_MOST_METHODS = 16, PQ_SHOWN_PIECE = 256 /* values that hooks read at once */ };
+
+/* Where the graph finds what it sees of matrices. */
+typedef struct pq_shown {
+    float *wide;            /* [elements], quantized matrices only */
+    pq_bf16 *const *narrow; /* or, where not NULL: [parameters] places of all matrices, rounded to bf16 */
+    float *stage;           /* with narrow: the largest matrix, on its way there */
+} pq_shown;
 
 /* What the active methods of one training share. */
 typedef struct pq_qat {
     pq_model *model;         /* borrowed: latent weights, codebooks, scales */
     const pq_config *config; /* borrowed */
     pq_scale_options scale;
-    int64_t iter;    /* of the iteration that runs; at creation: of the first one */
-    double lr;       /* of this iteration */
-    double hardness; /* of what is shown: 0 = latent weights, 1 = hard values, between them a blend */
-    bool restarted;  /* the codebooks are others than in the last iteration, their scales fitted anew */
-    float *shown;    /* [elements] the values the graph sees, for quantized matrices only */
+    int64_t iter;     /* of the iteration that runs; at creation: of the first one */
+    double lr;        /* of this iteration */
+    double hardness;  /* of what is shown: 0 = latent weights, 1 = hard values, between them a blend */
+    bool restarted;   /* the codebooks are others than in the last iteration, their scales fitted anew */
+    pq_shown shown;   /* of this iteration */
+    bool reads_shown; /* an active method reads it after the backward pass has begun */
     const pq_method *active[PQ_MOST_METHODS];
     void *own[PQ_MOST_METHODS]; /* what active[i] keeps besides */
     size_t active_count;
@@ -36,6 +45,7 @@ typedef struct pq_qat {
 struct pq_method {
     const char *name;
     bool (*wanted)(const pq_config *config);
+    bool reads_shown; /* hooks other than begin and forward call pq_qat_shown */
     /* Hooks; any of them may be NULL. `self` is what create has put into *self, freed by destroy. */
     pq_status (*create)(pq_qat *qat, void **self, pq_error *err);
     void (*begin)(pq_qat *qat, void *self); /* once an iteration, before weights are shown */
@@ -54,8 +64,12 @@ struct pq_method {
 pq_status pq_qat_create(pq_model *model, const pq_config *config, const pq_scale_options *scale, int64_t iter,
                         pq_qat **out, pq_error *err);
 void pq_qat_destroy(pq_qat *qat);
-void pq_qat_show(pq_qat *qat, int64_t iter, double lr, float *shown); /* begin and forward */
-void pq_qat_gradient(pq_qat *qat, float *gradients);                  /* backward */
+/* Begin and forward. */
+void pq_qat_show(pq_qat *qat, int64_t iter, double lr, const pq_shown *shown);
+/* n values that the graph saw of quantized matrix `index`, from element `first` on; wide[n] may be what is
+ * returned. */
+const float *pq_qat_shown(const pq_qat *qat, size_t index, size_t first, size_t n, float *wide);
+void pq_qat_gradient(pq_qat *qat, float *gradients); /* backward */
 void pq_qat_updated(pq_qat *qat);
 
 /* For rows: declare `count` items of state, zeroed, saved in checkpoints as `name`; memory belongs to qat, or

@@ -20,8 +20,42 @@ static size_t buffer_bytes(const pq_session *s) {
     return s->model->params.elements * sizeof(float);
 }
 
+/* Must the bf16 copy of matrix i stand apart from the gradients? Else it is in the place of its gradient,
+ * which is written when the copy has been read for the last time: not so where micro-batches follow, where a
+ * method reads it later, and for the table that the head reads slice by slice. */
+static bool stands_apart(const pq_session *s, size_t i) {
+    const pq_param *p = &s->model->params.list[i];
+    return p->rows && (s->options.accumulate > 1 || s->qat->reads_shown || p->id == PQ_PARAM_WTE);
+}
+
 static size_t narrow_bytes(const pq_session *s) {
-    return s->model->params.elements * sizeof(pq_bf16);
+    size_t elements = 0;
+    for (size_t i = 0; i < s->model->params.count; i++)
+        elements += stands_apart(s, i) ? s->model->params.list[i].count : 0;
+    return elements * sizeof(pq_bf16);
+}
+
+/* Of fp32 values: each matrix passes through the activations before it is rounded. */
+static size_t largest_matrix_bytes(const pq_session *s) {
+    size_t most = 0;
+    for (size_t i = 0; i < s->model->params.count; i++)
+        if (s->model->params.list[i].count > most) most = s->model->params.list[i].count;
+    return most * sizeof(float);
+}
+
+static pq_status bind_narrow(pq_session *s, pq_error *err) {
+    const pq_params *params = &s->model->params;
+    PQ_TRY(pq_calloc(params->count, sizeof *s->places, "places of bf16 weights", &s->places, err));
+    pq_bf16 *next = s->narrow;
+    for (size_t i = 0; i < params->count; i++) {
+        const pq_param *p = &params->list[i];
+        if (!p->rows) continue;
+        bool apart = stands_apart(s, i);
+        s->places[i] = apart ? next : (pq_bf16 *)(void *)(s->gradients + p->offset);
+        if (apart) next += p->count;
+        pq_graph_bind_narrow(s->graph, p->offset, s->places[i]);
+    }
+    return PQ_OK;
 }
 
 static size_t method_bytes(const pq_qat *qat) {
@@ -53,8 +87,7 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     }
     pq_graph_place(s->graph, s->activations, s->scratch);
     pq_graph_bind(s->graph, s->model->weights, s->quantized, s->gradients);
-    if (s->narrow) pq_graph_bind_narrow(s->graph, s->narrow);
-    return PQ_OK;
+    return s->options.bf16 ? bind_narrow(s, err) : PQ_OK;
 }
 
 static pq_status build(pq_session *s, bool allocate, pq_error *err) {
@@ -67,6 +100,8 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     const pq_teacher *teacher = s->options.teacher; /* its forward pass ends before the student's begins */
     if (teacher && teacher->plan.activations > plan.activations) plan.activations = teacher->plan.activations;
     if (teacher && teacher->plan.scratch > plan.scratch) plan.scratch = teacher->plan.scratch;
+    if (s->options.bf16 && plan.activations < largest_matrix_bytes(s))
+        plan.activations = largest_matrix_bytes(s);
     PQ_TRY(pq_qat_create(s->model, s->options.config, &s->options.scale, s->options.iter, &s->qat, err));
     s->memory = (pq_session_memory){.weights = bytes,
                                     .quantized = any_quantized(s->model) && !s->options.bf16 ? bytes : 0,
@@ -115,7 +150,7 @@ void pq_session_destroy(pq_session *s) {
     if (!s) return;
     size_t bytes = buffer_bytes(s);
     pq_pages_release(s->quantized, bytes);
-    pq_pages_release(s->narrow, narrow_bytes(s));
+    pq_pages_release(s->narrow, s->memory.narrow);
     pq_pages_release(s->gradients, bytes);
     pq_pages_release(s->m, bytes);
     pq_pages_release(s->v, bytes);
@@ -125,6 +160,7 @@ void pq_session_destroy(pq_session *s) {
     free(s->targets);
     free(s->losses);
     free(s->divergences);
+    free(s->places);
     free(s->ranges);
     free(s->spans);
     pq_graph_destroy(s->graph);
@@ -171,40 +207,14 @@ static void gradients(pq_session *s, int64_t iter, pq_iteration *result) {
     result->objective = (1 - weight) * result->loss + weight * T * T * result->divergence;
 }
 
-typedef struct copy {
-    const float *from;
-    pq_bf16 *to;
-    size_t count;
-} copy;
-
-enum { COPY_TILE = 1 << 15 };
-
-static void copy_tile(void *context, size_t i) {
-    const copy *c = context;
-    size_t first = i * COPY_TILE, left = c->count - first;
-    pq_kernels_get()->narrow(c->from + first, c->to + first, left < COPY_TILE ? left : COPY_TILE);
-}
-
-/* What the graph is to see of the weights. In bf16 the gradients, which nobody needs before the backward pass
- * overwrites them, hold the quantized values until they are narrowed. */
-static void show(pq_session *s, int64_t iter, double lr) {
-    const pq_params *params = &s->model->params;
-    pq_qat_show(s->qat, iter, lr, s->narrow ? s->gradients : s->quantized);
-    for (size_t i = 0; s->narrow && i < params->count; i++) {
-        const pq_param *p = &params->list[i];
-        const float *from = s->model->quant[i].quantized ? s->gradients : s->model->weights;
-        copy c = {.from = from + p->offset, .to = s->narrow + p->offset, .count = p->count};
-        if (p->rows) pq_parallel_for((c.count + COPY_TILE - 1) / COPY_TILE, copy_tile, &c);
-    }
-}
-
 static void copy_ranges(const pq_session *s, float (*from)[2], float (*to)[2]) {
     if (s->ranges) memcpy(to, from, pq_model_sites(s->model) * sizeof *to);
 }
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
-    show(s, iter, lr);
+    pq_shown shown = {.wide = s->quantized, .narrow = s->places, .stage = s->activations};
+    pq_qat_show(s->qat, iter, lr, &shown);
     copy_ranges(s, s->model->ranges, s->ranges);
     gradients(s, iter, &result);
     pq_qat_gradient(s->qat, s->gradients);

@@ -33,8 +33,8 @@ typedef struct pq_session {
     pq_graph *graph;
     pq_adamw adamw; /* step = updates behind the moments */
     float *quantized, *gradients, *m, *v;
-    pq_bf16
-        *narrow; /* with bf16: what the graph sees of matrices; quantized ones pass through the gradients */
+    pq_bf16 *narrow;  /* with bf16: what the graph sees of the matrices that stand apart from the gradients */
+    pq_bf16 **places; /* [parameters] with bf16: where it sees each matrix */
     float (*ranges)[2]; /* the model's ranges of activations before this iteration; NULL: it has none */
     pq_span *spans;
     size_t span_count;

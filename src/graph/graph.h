@@ -148,8 +148,9 @@ void pq_graph_place(pq_graph *graph, void *activations, void *scratch);
  * borrowed. */
 void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gradients);
 
-/* Matrices of a graph that stores them in bf16 are read from here; laid out like the weights, borrowed. */
-void pq_graph_bind_narrow(pq_graph *graph, pq_bf16 *matrices);
+/* The matrix at `offset`, of a graph that stores matrices in bf16, is read from here; borrowed. It may stand
+ * where its gradient will: ops have read a matrix when they write that. */
+void pq_graph_bind_narrow(pq_graph *graph, size_t offset, pq_bf16 *matrix);
 
 /* The ranges of activations, borrowed; batches with `observe` change them. */
 void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]);

@@ -47,9 +47,17 @@ static void bias_tile(void *context, size_t i) {
     }
 }
 
+/* dx first: the gradient of a bf16 matrix may take the matrix's place. */
 static void backward(const pq_graph *graph, const pq_node *node) {
     const pq_tensor *x = &graph->tensors[node->inputs[X]], *w = &graph->tensors[node->inputs[WEIGHT]];
     pq_view dout = pq_gradient_of(&graph->tensors[node->outputs[OUT]]);
+    pq_multiply(&(pq_product){.accumulate = node->accumulate[X],
+                              .M = graph->tokens,
+                              .N = w->columns,
+                              .K = w->rows,
+                              .A = dout,
+                              .B = pq_value_of(w),
+                              .C = pq_gradient_of(x)});
     pq_multiply(&(pq_product){.transpose_a = true,
                               .accumulate = node->accumulate[WEIGHT] || !graph->run->first,
                               .M = w->rows,
@@ -58,17 +66,9 @@ static void backward(const pq_graph *graph, const pq_node *node) {
                               .A = dout,
                               .B = pq_value_of(x),
                               .C = pq_gradient_of(w)});
-    if (node->inputs[BIAS] >= 0) {
-        work b = {.graph = graph, .node = node, .tiles = pq_tiles_cut(w->rows, COLUMN_TILE, 16)};
-        pq_parallel_for(b.tiles.count, bias_tile, &b);
-    }
-    pq_multiply(&(pq_product){.accumulate = node->accumulate[X],
-                              .M = graph->tokens,
-                              .N = w->columns,
-                              .K = w->rows,
-                              .A = dout,
-                              .B = pq_value_of(w),
-                              .C = pq_gradient_of(x)});
+    if (node->inputs[BIAS] < 0) return;
+    work b = {.graph = graph, .node = node, .tiles = pq_tiles_cut(w->rows, COLUMN_TILE, 16)};
+    pq_parallel_for(b.tiles.count, bias_tile, &b);
 }
 
 static const pq_op op = {

@@ -177,6 +177,12 @@ static double loss_of(bench *b) {
 }
 
 /* The graph of a case, ready to run; with a layer norm before the head where `norm` is set. */
+static void bind_narrow(pq_graph *graph, pq_bf16 *matrices) {
+    for (size_t t = 0; t < graph->tensor_count; t++)
+        if (graph->tensors[t].parameter)
+            pq_graph_bind_narrow(graph, graph->tensors[t].offset, matrices + graph->tensors[t].offset);
+}
+
 static void open_case(bench *b, int number, bool recompute, const pq_soft_targets *teacher, pq_type type,
                       pq_type stream, bool norm) {
     pq_plan_size size;
@@ -196,7 +202,7 @@ static void open_case(bench *b, int number, bool recompute, const pq_soft_target
     memset(b->scratch, 0xFF, size.scratch);
     pq_graph_place(b->graph, b->activations, b->scratch);
     pq_graph_bind(b->graph, b->weights, NULL, b->gradients);
-    pq_graph_bind_narrow(b->graph, b->narrow);
+    bind_narrow(b->graph, b->narrow);
     memset(b->gradients, 0xFF, sizeof b->gradients);
 }
 
@@ -299,7 +305,7 @@ START_TEST(narrow_head_in_groups) {
         must(pq_calloc(1, size.scratch, "scratch", &scratch, &err));
         pq_graph_place(graph, activations, scratch);
         pq_graph_bind(graph, weights, NULL, gradients[type]);
-        pq_graph_bind_narrow(graph, narrow);
+        bind_narrow(graph, narrow);
         pq_graph_forward(graph, &batch);
         pq_graph_backward(graph, &batch);
         pq_graph_destroy(graph);

@@ -16,98 +16,9 @@
 #include "store/checkpoint.h"
 #include "store/run.h"
 #include "tests/harness/suite.h"
+#include "tests/train/runs.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
-
-static char folder[64];
-static pq_error err;
-
-static void must(pq_status status) {
-    ck_assert_msg(status == PQ_OK, "%s", err.message);
-}
-
-static const char *path_of(const char *name) {
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
-static void make_text(const char *name, size_t bytes) {
-    FILE *file = fopen(path_of(name), "w");
-    unsigned state = 1;
-    ck_assert_ptr_nonnull(file);
-    for (size_t i = 0; i < bytes; i++) {
-        state = state * 1103515245u + 12345u;
-        /* Words of a fixed cycle with some noise: there is something to learn. */
-        fputc((state >> 16) % 10 == 0 ? 'z' : "the cat sat on a mat. "[i % 22], file);
-    }
-    fclose(file);
-}
-
-static void setup(void) {
-    strcpy(folder, "/tmp/potqat-trainer-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    make_text("text.txt", 4000);
-}
-
-static void teardown(void) {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    ck_assert_int_eq(system(command), 0);
-}
-
-typedef struct stopper {
-    int after, asked;
-} stopper;
-
-static bool stop_after(void *user) {
-    stopper *s = user;
-    return s->asked++ >= s->after;
-}
-
-static const char *const base[] = {
-    "data.tokenizer=char", "model.layers=2",      "model.heads=2", "model.width=16",    "model.context=12",
-    "model.bias=true",     "model.gelu=tanh",     "train.batch=3", "train.max_iters=9", "eval.every=4",
-    "eval.windows=5",      "save.every=1",        "save.keep=100", "log.every=2",       "train.lr=1e-2",
-    "train.min_lr=1e-3",   "train.warmup_iters=2"};
-enum { BASE = sizeof base / sizeof *base, MOST = 40 };
-
-/* Train in folder/run with the base config and `more` (ended by NULL). */
-static pq_status train(const char *run, const char *const *more, bool resume, int stop,
-                       pq_train_result *result) {
-    char data[300], dir[300];
-    const char *all[MOST];
-    size_t count = 0;
-    pq_config *config;
-    stopper s = {.after = stop};
-    snprintf(data, sizeof data, "data.path=%s/text.txt", folder);
-    snprintf(dir, sizeof dir, "run.dir=%s/%s", folder, run);
-    all[count++] = data, all[count++] = dir;
-    for (size_t i = 0; i < BASE; i++) all[count++] = base[i];
-    for (size_t i = 0; more && more[i]; i++) all[count++] = more[i];
-    pq_status status = pq_config_load(NULL, all, count, &config, &err);
-    if (status != PQ_OK) return status;
-    pq_train_options options = {
-        .resume = resume, .quiet = true, .cancelled = stop >= 0 ? stop_after : NULL, .user = &s};
-    status = pq_train(config, &options, result, &err);
-    pq_config_destroy(config);
-    return status;
-}
-
-static void same_file(const char *run_a, const char *run_b, const char *name) {
-    char a[300], b[300];
-    pq_file_view x, y;
-    snprintf(a, sizeof a, "%s/%s/%s", folder, run_a, name);
-    snprintf(b, sizeof b, "%s/%s/%s", folder, run_b, name);
-    must(pq_file_read(a, &x, &err));
-    must(pq_file_read(b, &y, &err));
-    ck_assert_msg(x.size == y.size && memcmp(x.data, y.data, x.size) == 0, "%s of %s and %s differ", name,
-                  run_a, run_b);
-    pq_file_view_close(&x);
-    pq_file_view_close(&y);
-}
 
 static const char *const plain[] = {NULL};
 static const char *const micro[] = {"train.accumulate=2", "data.order=epoch", "train.recompute=true", NULL};
@@ -132,16 +43,13 @@ static const char *const token[] = {"quant.quantizer=pot", "quant.levels=7", "qu
                                     "train.recompute=true", NULL};
 static const char *const affine[] = {"quant.quantizer=pot", "quant.levels=7", "quant.activations=int8-affine",
                                      "train.accumulate=2",  "qat.ema=0.7",    NULL};
-static const char *const bf16[] = {"train.precision=bf16", "train.accumulate=2", NULL};
-static const char *const bf16_qat[] = {"train.precision=bf16",
-                                       "quant.quantizer=pot",
-                                       "quant.levels=7",
-                                       "quant.scale=learned",
-                                       "qat.dampen=5",
-                                       "train.recompute=true",
-                                       NULL};
+static const char *const bf16[] = {"train.precision=bf16", "quant.quantizer=pot", "quant.levels=7",
+                                   "quant.refit=step",     "quant.scale=absmax",  NULL};
+static const char *const bf16_micro[] = {
+    "train.precision=bf16", "quant.quantizer=pot",  "quant.levels=7",     "quant.scale=learned",
+    "qat.dampen=5",         "train.recompute=true", "train.accumulate=2", NULL};
 static const char *const *const variants[] = {plain,  micro, qat,    groups, learned,
-                                              frozen, token, affine, bf16,   bf16_qat};
+                                              frozen, token, affine, bf16,   bf16_micro};
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
 /* Said in main. */
@@ -188,28 +96,6 @@ START_TEST(threads_do_not_matter) {
             same_file("threads1", name, "ckpt-9.h5"), same_file("threads1", name, "metrics.jsonl");
     }
     pq_threads_set(0);
-}
-END_TEST
-
-/* Close to fp32, yet not the same; or refused before anything is made, in words that say what is missing. */
-START_TEST(bf16_follows_fp32) {
-    const char *const fp32_run[] = {"train.max_iters=60", NULL};
-    const char *const bf16_run[] = {"train.max_iters=60", "train.precision=bf16", NULL};
-    pq_train_result a, b;
-    if (lacks_bf16(bf16)) {
-        char sentence[sizeof err.message];
-        snprintf(sentence, sizeof sentence, "%s", err.message);
-        ck_assert_int_eq(train("refused", bf16_run, false, -1, NULL), PQ_ERR_USAGE);
-        ck_assert_ptr_nonnull(strstr(err.message, "train.precision: bf16 needs a "));
-        ck_assert_ptr_nonnull(strstr(err.message, sentence));
-        ck_assert(!pq_file_exists(path_of("refused")));
-        return;
-    }
-    must(train("fp32", fp32_run, false, -1, &a));
-    must(train("bf16", bf16_run, false, -1, &b));
-    ck_assert_double_lt(b.loss, 2.0); /* it starts at ln 12 = 2.5 */
-    ck_assert_double_le(fabs(a.loss - b.loss), 0.03);
-    ck_assert(a.loss != b.loss);
 }
 END_TEST
 
@@ -465,10 +351,9 @@ int main(void) {
     Suite *suite = suite_create("trainer");
     TCase *tc = tcase_create("tiny models");
     tcase_set_timeout(tc, 900);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, make_folder, remove_folder);
     tcase_add_loop_test(tc, resume_is_exact, 0, VARIANTS);
     tcase_add_loop_test(tc, threads_do_not_matter, 0, VARIANTS);
-    tcase_add_test(tc, bf16_follows_fp32);
     tcase_add_test(tc, micro_batches_do_not_matter);
     tcase_add_test(tc, learns_and_reports);
     tcase_add_loop_test(tc, evaluation_agrees_everywhere, 0, 3);

@@ -200,7 +200,7 @@ START_TEST(other_codebooks_are_not_compared) {
     pq_watch_restart(qat);
     for (int64_t iter = 0; iter < 6; iter++) {
         w[iter] = -w[iter]; /* one weight a step changes sign */
-        pq_qat_show(qat, iter, 1e-3, shown);
+        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.wide = shown});
         pq_qat_updated(qat);
     }
     ck_assert_int_eq(model->quant[0].codebook.levels, 3);

@@ -27,24 +27,28 @@ static bool dampen_wanted(const pq_config *config) {
 }
 
 typedef struct pull {
-    const float *level;
+    const pq_qat *qat;
+    size_t index, columns;
     float *w;
-    size_t columns;
     float rate;
 } pull;
 
 static void pull_row(void *context, size_t row) {
     const pull *p = context;
-    const float *level = p->level + row * p->columns;
-    float *w = p->w + row * p->columns;
-    for (size_t i = 0; i < p->columns; i++) w[i] -= p->rate * (w[i] - level[i]);
+    float piece[PQ_SHOWN_PIECE];
+    for (size_t i = row * p->columns, end = i + p->columns, n; i < end; i += n) {
+        n = end - i < PQ_SHOWN_PIECE ? end - i : PQ_SHOWN_PIECE;
+        const float *level = pq_qat_shown(p->qat, p->index, i, n, piece);
+        for (size_t k = 0; k < n; k++) p->w[i + k] -= p->rate * (p->w[i + k] - level[k]);
+    }
 }
 
 static void dampen_updated(pq_qat *qat, void *self) {
     (void)self;
     for (size_t i = 0; i < qat->model->params.count; i++) {
         const pq_param *p = &qat->model->params.list[i];
-        pull work = {.level = qat->shown + p->offset,
+        pull work = {.qat = qat,
+                     .index = i,
                      .w = qat->model->weights + p->offset,
                      .columns = p->columns,
                      .rate = (float)(qat->lr * qat->config->qat.dampen)};
@@ -53,4 +57,5 @@ static void dampen_updated(pq_qat *qat, void *self) {
     }
 }
 
-const pq_method pq_method_dampen = {.name = "dampen", .wanted = dampen_wanted, .updated = dampen_updated};
+const pq_method pq_method_dampen = {
+    .name = "dampen", .wanted = dampen_wanted, .reads_shown = true, .updated = dampen_updated};

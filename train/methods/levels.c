@@ -129,12 +129,21 @@ static void freeze_backward(pq_qat *qat, void *self, size_t index, float *gradie
 /* Moments and decay have moved fixed weights, too. */
 static void freeze_updated(pq_qat *qat, void *self) {
     const freeze *f = self;
-    for (size_t i = 0; i < qat->model->params.elements; i++)
-        if (f->fixed[i]) qat->model->weights[i] = qat->shown[i];
+    for (size_t index = 0; index < qat->model->params.count; index++) {
+        const pq_param *p = &qat->model->params.list[index];
+        float *w = qat->model->weights + p->offset, piece[PQ_SHOWN_PIECE];
+        for (size_t i = 0, n; qat->model->quant[index].quantized && i < p->count; i += n) {
+            n = p->count - i < PQ_SHOWN_PIECE ? p->count - i : PQ_SHOWN_PIECE;
+            const float *level = pq_qat_shown(qat, index, i, n, piece);
+            for (size_t k = 0; k < n; k++)
+                if (f->fixed[p->offset + i + k]) w[i + k] = level[k];
+        }
+    }
 }
 
 const pq_method pq_method_freeze = {.name = "freeze",
                                     .wanted = freeze_wanted,
+                                    .reads_shown = true,
                                     .create = freeze_create,
                                     .forward = freeze_forward,
                                     .backward = freeze_backward,

@@ -120,8 +120,10 @@ static void learned_begin(pq_qat *qat, void *self) {
 }
 
 typedef struct scale_work {
+    const pq_qat *qat;
+    size_t index;
     const pq_param_quant *quant;
-    const float *w, *shown, *g;
+    const float *w, *g;
     float *gradient;
     float softness;
     size_t scales;
@@ -134,12 +136,17 @@ static double sum_group(const scale_work *work, size_t first, float low, float h
     float sums[LANES] = {0};
     double total = 0;
     size_t n = work->quant->group;
-    const float *w = work->w + first, *shown = work->shown + first, *g = work->g + first;
-    for (size_t i = 0; i < n; i += LANES)
-        for (size_t k = 0; k < LANES && i + k < n; k++) {
-            float x = w[i + k], part = x < low || x > high ? work->softness : 1.0f;
-            sums[k] += g[i + k] * (shown[i + k] - part * x);
-        }
+    for (size_t at = 0, length; at < n; at += length) {
+        float piece[PQ_SHOWN_PIECE]; /* a multiple of LANES */
+        length = n - at < PQ_SHOWN_PIECE ? n - at : PQ_SHOWN_PIECE;
+        const float *w = work->w + first + at, *g = work->g + first + at;
+        const float *shown = pq_qat_shown(work->qat, work->index, first + at, length, piece);
+        for (size_t i = 0; i < length; i += LANES)
+            for (size_t k = 0; k < LANES && i + k < length; k++) {
+                float x = w[i + k], part = x < low || x > high ? work->softness : 1.0f;
+                sums[k] += g[i + k] * (shown[i + k] - part * x);
+            }
+    }
     for (size_t k = 0; k < LANES; k++) total += (double)sums[k];
     return total;
 }
@@ -159,9 +166,10 @@ static void learned_backward(pq_qat *qat, void *self, size_t index, float *gradi
     const learned *l = self;
     const pq_param *p = &qat->model->params.list[index];
     const pq_param_quant *q = &qat->model->quant[index];
-    scale_work work = {.quant = q,
+    scale_work work = {.qat = qat,
+                       .index = index,
+                       .quant = q,
                        .w = qat->model->weights + p->offset,
-                       .shown = qat->shown + p->offset,
                        .g = gradient,
                        .gradient = l->gradient + first_scale(qat->model, index),
                        .softness = (float)(1 - qat->hardness),
@@ -189,6 +197,7 @@ static void learned_updated(pq_qat *qat, void *self) {
 
 const pq_method pq_method_learned = {.name = "learned",
                                      .wanted = learned_wanted,
+                                     .reads_shown = true,
                                      .create = learned_create,
                                      .begin = learned_begin,
                                      .backward = learned_backward,
