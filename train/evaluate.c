@@ -12,23 +12,25 @@
 #include "train/evaluate_run.h"
 
 static const char *const split_names[] = {"train", "val", "test"};
-static const char *const protocol_names[] = {"all-tokens", "last-token", "sliding"};
+static const char *const protocol_names[][2] = {
+    {"all-tokens", "all-tokens bf16"}, {"last-token", "last-token bf16"}, {"sliding", "sliding bf16"}};
 
 const char *pq_split_name(pq_split split) {
     return split_names[split];
 }
-const char *pq_protocol_name(pq_protocol protocol) {
-    return protocol_names[protocol];
+const char *pq_protocol_name(const pq_evaluation_options *options) {
+    return protocol_names[options->protocol][options->bf16];
 }
 
 pq_status pq_evaluation_options_make(const pq_config *config, size_t context, pq_evaluation_options *out,
                                      pq_error *err) {
     *out = (pq_evaluation_options){.windows = (size_t)config->eval.windows, .context = context};
+    out->bf16 = strcmp(config->eval.precision, "bf16") == 0;
     if (config->eval.context != PQ_UNSET) out->context = (size_t)config->eval.context;
     for (int i = 0; i < 3; i++)
         if (strcmp(config->eval.split, split_names[i]) == 0) out->split = (pq_split)i;
     for (int i = 0; i < 3; i++)
-        if (strcmp(config->eval.protocol, protocol_names[i]) == 0) out->protocol = (pq_protocol)i;
+        if (strcmp(config->eval.protocol, protocol_names[i][0]) == 0) out->protocol = (pq_protocol)i;
     if (out->protocol != PQ_SLIDING) return PQ_OK;
     out->stride = config->eval.stride != PQ_UNSET ? (size_t)config->eval.stride : (out->context + 1) / 2;
     if (out->stride > out->context) /* of a parent; other configs are checked when they are read */

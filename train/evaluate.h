@@ -24,6 +24,7 @@ typedef struct pq_evaluation_options {
     size_t context; /* tokens a window */
     size_t stride;  /* sliding: 1 to context */
     size_t windows; /* 0: as many as the split holds */
+    bool bf16;      /* matrices and activations in bf16, where the machine can (pq_gemm_bf16_check) */
 } pq_evaluation_options;
 
 typedef struct pq_evaluation {
@@ -46,7 +47,8 @@ pq_scored pq_evaluation_scored(const pq_dataset *dataset, const pq_evaluation_op
 /* From a config's eval section; `context` is used where eval.context is null. */
 pq_status pq_evaluation_options_make(const pq_config *config, size_t context, pq_evaluation_options *out,
                                      pq_error *err);
-const char *pq_protocol_name(pq_protocol protocol);
+/* "all-tokens", or "all-tokens bf16": losses of different names can't be compared. */
+const char *pq_protocol_name(const pq_evaluation_options *options);
 const char *pq_split_name(pq_split split);
 
 /* "1.5986 ± 0.0068", or the number alone where there is no standard error (a single window). */

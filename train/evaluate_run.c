@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/threads.h"
 #include "kernels/gemm.h"
+#include "kernels/gemm_bf16.h"
 #include "ops/ops.h"
 
 enum { TOKENS_A_BATCH = 2048 };
@@ -17,6 +18,7 @@ enum { TOKENS_A_BATCH = 2048 };
 typedef struct runner {
     pq_graph *graph;
     float *weights, *losses; /* losses: [batch x context] */
+    pq_bf16 *narrow;         /* matrices, laid out as weights; NULL in fp32 */
     void *activations, *scratch;
     size_t weight_bytes;
     pq_plan_size plan;
@@ -38,6 +40,7 @@ static void release(memory *m) {
         runner *r = &m->runners[i];
         pq_graph_destroy(r->graph);
         pq_pages_release(r->weights, r->weight_bytes);
+        pq_pages_release(r->narrow, r->weight_bytes / 2);
         pq_pages_release(r->activations, r->plan.activations);
         pq_pages_release(r->scratch, r->plan.scratch);
         free(r->losses);
@@ -51,8 +54,20 @@ static void release(memory *m) {
     free(m->window_agreement);
 }
 
-static pq_status prepare(const pq_model *model, size_t batch, size_t context, runner *r, pq_error *err) {
-    PQ_TRY(pq_gpt2_graph(model, batch, context, 0, &r->graph, err));
+static pq_status bind_narrow(const pq_params *params, runner *r, pq_error *err) {
+    PQ_TRY(pq_pages_reserve(r->weight_bytes / 2, "bf16 weights", &r->narrow, err));
+    for (size_t i = 0; i < params->count; i++) {
+        size_t offset = params->list[i].offset;
+        r->graph->kernels->narrow(r->weights + offset, r->narrow + offset, params->list[i].count);
+        pq_graph_bind_narrow(r->graph, offset, r->narrow + offset);
+    }
+    return PQ_OK;
+}
+
+static pq_status prepare(const pq_model *model, size_t batch, const pq_evaluation_options *o, runner *r,
+                         pq_error *err) {
+    size_t context = o->context;
+    PQ_TRY((o->bf16 ? pq_gpt2_narrow_graph : pq_gpt2_graph)(model, batch, context, 0, &r->graph, err));
     PQ_TRY(pq_graph_plan(r->graph, false, false, &r->plan, err));
     r->weight_bytes = model->params.elements * sizeof(float);
     PQ_TRY(pq_pages_reserve(r->weight_bytes, "weights", &r->weights, err));
@@ -62,18 +77,18 @@ static pq_status prepare(const pq_model *model, size_t batch, size_t context, ru
     pq_graph_place(r->graph, r->activations, r->scratch);
     pq_graph_bind(r->graph, r->weights, r->weights, NULL);
     pq_model_effective_weights(model, r->weights);
-    return PQ_OK;
+    return o->bf16 ? bind_narrow(&model->params, r, err) : PQ_OK;
 }
 
-static pq_status allocate(const pq_model *const models[2], size_t windows, size_t context, memory *m,
-                          pq_error *err) {
-    size_t batch = TOKENS_A_BATCH / context ? TOKENS_A_BATCH / context : 1;
+static pq_status allocate(const pq_model *const models[2], size_t windows, const pq_evaluation_options *o,
+                          memory *m, pq_error *err) {
+    size_t context = o->context, batch = TOKENS_A_BATCH / context ? TOKENS_A_BATCH / context : 1;
     PQ_TRY(pq_calloc(batch * context, sizeof *m->tokens, "tokens", &m->tokens, err));
     PQ_TRY(pq_calloc(context + 1, sizeof *m->window, "tokens", &m->window, err));
     PQ_TRY(pq_calloc(batch * context, sizeof *m->targets, "targets", &m->targets, err));
-    PQ_TRY(prepare(models[0], batch, context, &m->runners[0], err));
+    PQ_TRY(prepare(models[0], batch, o, &m->runners[0], err));
     if (!models[1]) return PQ_OK;
-    PQ_TRY(prepare(models[1], batch, context, &m->runners[1], err));
+    PQ_TRY(prepare(models[1], batch, o, &m->runners[1], err));
     PQ_TRY(pq_calloc(batch * context, sizeof *m->kl, "divergences", &m->kl, err));
     PQ_TRY(pq_calloc(batch * context, sizeof *m->agrees, "agreements", &m->agrees, err));
     PQ_TRY(pq_calloc(windows, sizeof *m->window_kl, "divergences", &m->window_kl, err));
@@ -187,12 +202,13 @@ static pq_status evaluate(const pq_model *const models[2], const pq_dataset *dat
         PQ_TRY(pq_evaluation_check(&models[i]->params.shape, dataset, o, err));
     size_t windows = pq_evaluation_window_count(dataset, o);
     pq_gemm_threads host_threads = pq_gemm_threads_take();
-    pq_status status = pq_gemm_check(err);
+    pq_status status = o->bf16 ? pq_gemm_bf16_check(err) : pq_gemm_check(err);
+    if (status != PQ_OK && o->bf16) pq_prefix(err, status, "eval.precision");
     for (int i = 0; i < 2 && models[i] && status == PQ_OK; i++) {
         results[i]->windows = windows;
         status = pq_calloc(windows, sizeof(double), "losses", &results[i]->window_loss, err);
     }
-    if (status == PQ_OK) status = allocate(models, windows, o->context, &m, err);
+    if (status == PQ_OK) status = allocate(models, windows, o, &m, err);
     if (status == PQ_OK) {
         measure(dataset, o, &m);
         for (int i = 0; i < 2 && models[i]; i++) results[i]->seconds = pq_seconds() - start;

@@ -124,9 +124,10 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
 }
 
 pq_status pq_precision_check(const pq_config *config, pq_error *err) {
-    if (strcmp(config->train.precision, "bf16") != 0) return PQ_OK;
-    pq_status status = pq_gemm_bf16_check(err);
-    return status == PQ_OK ? status : pq_prefix(err, status, "train.precision");
+    bool train = strcmp(config->train.precision, "bf16") == 0,
+         eval = strcmp(config->eval.precision, "bf16") == 0;
+    pq_status status = train || eval ? pq_gemm_bf16_check(err) : PQ_OK;
+    return status == PQ_OK ? status : pq_prefix(err, status, "%s.precision", train ? "train" : "eval");
 }
 
 pq_status pq_session_create(pq_model *model, const pq_session_options *options, const pq_adamw *adamw,

@@ -56,7 +56,8 @@ typedef struct pq_iteration {
     bool updated;
 } pq_iteration;
 
-/* Can this machine and this build do train.precision? PQ_ERR_USAGE names what is missing. */
+/* Can this machine and this build do train.precision and eval.precision? PQ_ERR_USAGE names what is missing.
+ */
 pq_status pq_precision_check(const pq_config *config, pq_error *err);
 
 /* `allocate` = false plans only: memory is filled in, no iteration can run. */

@@ -134,8 +134,7 @@ static pq_status evaluate(loop *l, pq_error *err) {
     pq_counters *c = &l->job->counters;
     pq_progress_pause(l->progress);
     PQ_TRY(pq_evaluate(pq_session_evaluated(l->job->session), l->job->dataset, &l->job->eval, &e, err));
-    const char *split = pq_split_name(l->job->eval.split),
-               *protocol = pq_protocol_name(l->job->eval.protocol);
+    const char *split = pq_split_name(l->job->eval.split), *protocol = pq_protocol_name(&l->job->eval);
     l->last_loss = e.loss, l->last_se = e.loss_se, l->evaluated_iter = c->iter;
     l->job->model->val_loss = e.loss;
     pq_progress_note(l->progress, "iter %lld  %s loss %s  perplexity %.3f  (%s, %zu tokens, %.1f s)",

@@ -44,15 +44,15 @@ static void print_json(const subject *s, const subject *other, const findings *f
     const pq_evaluation *e = &s->result;
     const pq_evaluation_options *o = &f->options;
     double word = nats_each(e, f->text.words), byte = nats_each(e, f->text.bytes);
-    json_t *line = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:o, s:o, s:o, s:I, s:o, s:s}", "model", s->spec, "data",
-        pq_dataset_source(f->dataset), "split", pq_split_name(o->split), "protocol",
-        pq_protocol_name(o->protocol), "windows", (json_int_t)e->windows, "context", (json_int_t)o->context,
-        "stride", o->stride ? json_integer((json_int_t)o->stride) : json_null(), "tokens",
-        (json_int_t)e->tokens, "loss", pq_json_real(e->loss), "loss_se", pq_json_real(e->loss_se),
-        "perplexity", pq_json_real(exp(e->loss)), "weight_bytes", (json_int_t)pq_model_weight_bytes(s->model),
-        "tokens_per_s", pq_json_real((double)(e->windows * o->context) / e->seconds), "precision",
-        s->arithmetic);
+    json_t *line =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:I, s:o, s:o, s:o, s:I, s:o, s:s}", "model", s->spec,
+                  "data", pq_dataset_source(f->dataset), "split", pq_split_name(o->split), "protocol",
+                  pq_protocol_name(o), "windows", (json_int_t)e->windows, "context", (json_int_t)o->context,
+                  "stride", o->stride ? json_integer((json_int_t)o->stride) : json_null(), "tokens",
+                  (json_int_t)e->tokens, "loss", pq_json_real(e->loss), "loss_se", pq_json_real(e->loss_se),
+                  "perplexity", pq_json_real(exp(e->loss)), "weight_bytes",
+                  (json_int_t)pq_model_weight_bytes(s->model), "tokens_per_s",
+                  pq_json_real((double)(e->windows * o->context) / e->seconds), "precision", s->arithmetic);
     json_t *text =
         json_pack("{s:I, s:I, s:o, s:o, s:o}", "words", (json_int_t)f->text.words, "bytes",
                   (json_int_t)f->text.bytes, "perplexity_word", pq_json_real(exp(word)), "perplexity_byte",
@@ -76,8 +76,8 @@ static void print_json(const subject *s, const subject *other, const findings *f
 
 static void print_protocol(const subject *s, const pq_evaluation_options *o) {
     const pq_evaluation *e = &s->result;
-    printf("  protocol    %s, %s: %zu windows of %zu tokens ", pq_protocol_name(o->protocol), s->arithmetic,
-           e->windows, o->context);
+    printf("  protocol    %s%s%s: %zu windows of %zu tokens ", pq_protocol_name(o), o->bf16 ? "" : ", ",
+           o->bf16 ? "" : s->arithmetic, e->windows, o->context);
     if (o->protocol == PQ_SLIDING)
         printf("that begin %zu apart, of each after the first the last %zu", o->stride, o->stride);
     else if (o->protocol == PQ_LAST_TOKEN)
@@ -139,11 +139,16 @@ static pq_status evaluate(const pq_cli *cli, subject *s, subject *other, finding
     const pq_evaluation_options *o = &f->options;
     pq_engine_options engine;
     pq_packed *packed;
-    s->arithmetic = other->arithmetic = "fp32";
+    s->arithmetic = other->arithmetic = o->bf16 ? "bf16" : "fp32";
     if (!pq_cli_text(cli, "act") && !pq_cli_text(cli, "cache"))
         return other->spec ? pq_evaluate_both(s->model, other->model, f->dataset, o, &s->result,
                                               &other->result, &f->nearness, err)
                            : pq_evaluate(s->model, f->dataset, o, &s->result, err);
+    if (o->bf16)
+        return PQ_FAIL(
+            err, PQ_ERR_USAGE,
+            "eval.precision: the inference engine (--act, --cache) has no bf16, only the trainer's "
+            "graph has");
     f->nearness = (pq_nearness){NAN, NAN, NAN, NAN};
     PQ_TRY(pq_load_engine_options(cli, "fp32", &engine, err));
     s->arithmetic = engine.int8 ? "engine int8" : "engine fp32";

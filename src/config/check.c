@@ -185,6 +185,8 @@ pq_status pq_config_check(const pq_config *config, const pq_key **key, pq_error 
     }
     if (strcmp(config->train.precision, "bf16") == 0 && strcmp(config->quant.activations, "none") != 0)
         return BLAME(quant, activations, "%s needs train.precision: fp32", config->quant.activations);
+    if (strcmp(config->eval.precision, "bf16") == 0 && strcmp(config->quant.activations, "none") != 0)
+        return BLAME(quant, activations, "%s needs eval.precision: fp32", config->quant.activations);
     PQ_TRY(check_range(config, key, err));
     PQ_TRY(check_levels(config, config->quant.levels, key, err));
     PQ_TRY(check_overrides(config, key, err));

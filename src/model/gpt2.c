@@ -48,7 +48,8 @@ static pq_status add_input(builder *b, size_t site, int *x, pq_error *err) {
  * reads, or all. */
 typedef enum depth { TO_FIRST, TO_SECOND, WHOLE } depth;
 
-/* *x becomes the output: x + c_proj(attention(c_attn(ln_1(x)))), or what comes before. */
+/* *x becomes the output: x + c_proj(attention(c_attn(ln_1(x)))), or what comes before. The sum is recomputed
+ * where what was added takes less room. */
 static pq_status add_attention_half(builder *b, double dropout, depth end, int *x, pq_error *err) {
     const int *p = b->parameters;
     size_t site = 4 * (size_t)b->graph->block;
@@ -61,7 +62,7 @@ static pq_status add_attention_half(builder *b, double dropout, depth end, int *
     PQ_TRY(add_input(b, site + 1, x, err));
     if (end == TO_SECOND) return PQ_OK;
     PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_ATTN_C_PROJ_WEIGHT], p[PQ_PARAM_ATTN_C_PROJ_BIAS], &z, err));
-    return pq_op_residual(b->graph, in, z, dropout, x, err);
+    return pq_op_residual(b->graph, in, z, dropout, b->graph->type != b->graph->stream, x, err);
 }
 
 /* *x becomes the output: x + c_proj(gelu(c_fc(ln_2(x)))), or what comes before. */
@@ -77,7 +78,7 @@ static pq_status add_mlp_half(builder *b, double dropout, depth end, int *x, pq_
     PQ_TRY(add_input(b, site + 1, x, err));
     if (end == TO_SECOND) return PQ_OK;
     PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_MLP_C_PROJ_WEIGHT], p[PQ_PARAM_MLP_C_PROJ_BIAS], &z, err));
-    return pq_op_residual(b->graph, in, z, dropout, x, err);
+    return pq_op_residual(b->graph, in, z, dropout, false, x, err);
 }
 
 static pq_status add_all(builder *b, double dropout, pq_error *err) {

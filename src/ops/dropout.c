@@ -111,18 +111,25 @@ static bool residual_in_place(const pq_node *node, int input) {
     return input == 0 || node->attributes.dropout == 0;
 }
 
-static const pq_op residual_op = {.name = "residual",
-                                  .forward = residual_forward,
-                                  .backward = residual_backward,
-                                  .gradient_in_place = residual_in_place};
+/* The sum is kept, or recomputed from what was added. */
+static const pq_op residual_ops[] = {{.name = "residual",
+                                      .forward = residual_forward,
+                                      .backward = residual_backward,
+                                      .gradient_in_place = residual_in_place},
+                                     {.name = "residual",
+                                      .forward = residual_forward,
+                                      .backward = residual_backward,
+                                      .cheap = true,
+                                      .gradient_in_place = residual_in_place}};
 
-pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, int *out, pq_error *err) {
+pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, bool recompute, int *out,
+                         pq_error *err) {
     if (graph->tensors[x].columns != graph->tensors[branch].columns)
         return PQ_FAIL(err, PQ_ERR_USAGE, "residual: %zu columns and %zu columns cannot be added",
                        graph->tensors[x].columns, graph->tensors[branch].columns);
     PQ_TRY(pq_graph_add_activation(graph, graph->tensors[x].columns, false, out, err));
     graph->tensors[*out].type = graph->stream;
-    pq_node node = {.op = &residual_op,
+    pq_node node = {.op = &residual_ops[recompute],
                     .inputs = {x, branch, PQ_NONE, PQ_NONE},
                     .outputs = {*out, PQ_NONE, PQ_NONE},
                     .attributes = {.dropout = p}};

@@ -19,7 +19,8 @@ pq_status pq_op_attention(pq_graph *graph, int qkv, size_t heads, double p, int 
 /* GELU by erf, or by tanh. */
 pq_status pq_op_gelu(pq_graph *graph, int x, bool tanh, int *out, pq_error *err);
 /* x + dropout(branch). */
-pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, int *out, pq_error *err);
+pq_status pq_op_residual(pq_graph *graph, int x, int branch, double p, bool recompute, int *out,
+                         pq_error *err);
 /* x with each row (token) rounded to 256 values of its own: kernels.def, int8_rows. The gradient passes as it
  * is. */
 pq_status pq_op_int8_token(pq_graph *graph, int x, int *out, pq_error *err);

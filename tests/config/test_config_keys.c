@@ -27,7 +27,7 @@ static const char *const manual[] = {
     "train.seed max_iters batch accumulate context dropout loss precision recompute lr min_lr schedule "
     "warmup_iters "
     "decay_iters beta1 beta2 adam_eps weight_decay grad_clip patience max_bad_iters",
-    "eval.every split protocol context stride windows",
+    "eval.every split protocol precision context stride windows",
     "save.every every_minutes keep",
     "log.every matrices tensorboard"};
 

@@ -99,12 +99,12 @@ static int dropout(bench *b, int x) {
 }
 static int residual(bench *b, int x) {
     int out;
-    must(pq_op_residual(b->graph, x, linear(b, x), 0, &out, &err));
+    must(pq_op_residual(b->graph, x, linear(b, x), 0, false, &out, &err));
     return out;
 }
 static int residual_dropout(bench *b, int x) {
     int out;
-    must(pq_op_residual(b->graph, x, linear(b, x), 0.4, &out, &err));
+    must(pq_op_residual(b->graph, x, linear(b, x), 0.4, false, &out, &err));
     return out;
 }
 /* A whole block: gradients shared in place, inputs used twice, recomputed values. */
@@ -113,18 +113,25 @@ static int block(bench *b, int x) {
     b->graph->block = 0;
     y = layernorm_bias(b, x);
     z = attention_with(b, y, 0.2);
-    must(pq_op_residual(b->graph, x, z, 0.2, &after, &err));
+    must(pq_op_residual(b->graph, x, z, 0.2, b->graph->type != b->graph->stream, &after, &err));
     y = gelu_tanh(b, layernorm(b, after));
-    must(pq_op_residual(b->graph, after, linear_bias(b, y), 0, &x, &err));
+    must(pq_op_residual(b->graph, after, linear_bias(b, y), 0, false, &x, &err));
     b->graph->block = PQ_NONE;
     return x;
 }
 /* The same tensor three times, among them both sides of a sum. */
 static int reuse(bench *b, int x) {
     int a, c;
-    must(pq_op_residual(b->graph, x, x, 0, &a, &err));
-    must(pq_op_residual(b->graph, linear(b, a), x, 0, &c, &err));
+    must(pq_op_residual(b->graph, x, x, 0, false, &a, &err));
+    must(pq_op_residual(b->graph, linear(b, a), x, 0, false, &c, &err));
     return c;
+}
+
+/* A sum that is recomputed, with its mask. */
+static int residual_again(bench *b, int x) {
+    int out;
+    must(pq_op_residual(b->graph, x, linear(b, x), 0.4, true, &out, &err));
+    return layernorm(b, out);
 }
 
 static const struct {
@@ -143,6 +150,7 @@ static const struct {
     {"dropout", dropout},
     {"residual", residual},
     {"residual with dropout", residual_dropout},
+    {"residual, recomputed", residual_again},
     {"block", block},
     {"reuse", reuse},
 };
@@ -273,8 +281,8 @@ START_TEST(narrow_gradient) {
 }
 END_TEST
 
-/* A vocabulary whose logits come in slices, six of 128 rows in fp32 and two groups of them in bf16: what all
- * of them give to wte and to x. */
+/* A vocabulary whose logits come in slices, six of 128 rows in fp32 and two groups of eight of 64 in bf16:
+ * what all of them give to wte and to x. */
 START_TEST(narrow_head_in_groups) {
     enum { LARGE = 65536, WIDE = 2, ROWS = 5 * 128 + 7 };
     static float weights[(LARGE + ROWS) * WIDE], gradients[2][(LARGE + ROWS) * WIDE];

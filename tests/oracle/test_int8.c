@@ -49,7 +49,7 @@ static void build(rig *r) {
     out = r->y;
     if (r->again) {
         must(pq_op_linear(r->graph, r->y, matrix, PQ_NONE, &out, &err));
-        must(pq_op_residual(r->graph, x, out, 0, &out, &err));
+        must(pq_op_residual(r->graph, x, out, 0, false, &out, &err));
     }
     r->graph->block = PQ_NONE;
     must(pq_op_head(r->graph, out, wte, &err));

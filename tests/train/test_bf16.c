@@ -3,9 +3,11 @@
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "kernels/gemm_bf16.h"
 #include "store/checkpoint.h"
 #include "tests/harness/suite.h"
@@ -38,6 +40,23 @@ START_TEST(bf16_follows_fp32) {
 }
 END_TEST
 
+/* The same training, evaluated in bf16: near, not the same, and told under another name. */
+START_TEST(evaluation_in_bf16) {
+    const char *const wide[] = {"quant.quantizer=pot", "quant.scale=absmax", NULL};
+    const char *const narrow[] = {"quant.quantizer=pot", "quant.scale=absmax", "eval.precision=bf16", NULL};
+    pq_train_result a, b;
+    pq_file_view metrics;
+    if (lacks_bf16()) return;
+    must(train("wide", wide, false, -1, &a));
+    must(train("narrow", narrow, false, -1, &b));
+    ck_assert_double_le(fabs(a.loss - b.loss), 0.02);
+    ck_assert(a.loss != b.loss);
+    must(pq_file_read(path_of("narrow/metrics.jsonl"), &metrics, &err));
+    ck_assert_ptr_nonnull(strstr(metrics.data, "\"all-tokens bf16\""));
+    pq_file_view_close(&metrics);
+}
+END_TEST
+
 static pq_model *last_of(const char *run) {
     char name[64];
     pq_model *model;
@@ -45,6 +64,33 @@ static pq_model *last_of(const char *run) {
     must(pq_checkpoint_read(path_of(name), &model, NULL, &err));
     return model;
 }
+
+/* Power-of-two levels times scales of 8 significant bits are bf16 numbers, for each count of levels. */
+START_TEST(levels_are_exact) {
+    static const char *const levels[] = {"quant.levels=3", "quant.levels=15", "quant.levels=63"};
+    const char *const run[] = {"quant.quantizer=pot", "quant.scale=learned", levels[_i], NULL};
+    must(train("quantized", run, false, -1, NULL));
+    pq_model *model = last_of("quantized");
+    float *weights;
+    size_t zeros = 0, checked = 0;
+    must(pq_calloc(model->params.elements, sizeof *weights, "weights", &weights, &err));
+    pq_model_effective_weights(model, weights);
+    for (size_t i = 0; i < model->params.count; i++)
+        for (size_t k = 0; model->quant[i].quantized && k < model->params.list[i].count; k++) {
+            float wide, w = weights[model->params.list[i].offset + k];
+            pq_bf16 narrow;
+            pq_narrow_ref(&w, &narrow, 1);
+            pq_widen_ref(&narrow, &wide, 1);
+            ck_assert_msg(wide == w, "%s: %a becomes %a", model->params.list[i].name, (double)w,
+                          (double)wide);
+            zeros += w == 0, checked++;
+        }
+    ck_assert_uint_gt(checked, 1000);
+    ck_assert_uint_lt(zeros, checked);
+    free(weights);
+    pq_model_destroy(model);
+}
+END_TEST
 
 /* Weights that are all fixed at the first iteration end at their levels, which bf16 holds exactly. */
 START_TEST(fixed_weights_end_at_their_levels) {
@@ -124,6 +170,8 @@ int main(void) {
     tcase_set_timeout(tc, 120);
     tcase_add_checked_fixture(tc, make_folder, remove_folder);
     tcase_add_test(tc, bf16_follows_fp32);
+    tcase_add_test(tc, evaluation_in_bf16);
+    tcase_add_loop_test(tc, levels_are_exact, 0, 3);
     tcase_add_test(tc, fixed_weights_end_at_their_levels);
     tcase_add_test(tc, scales_learn_as_in_fp32);
     tcase_add_test(tc, place_of_weights_does_not_matter);
