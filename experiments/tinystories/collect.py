@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""collect.py RUNS OUT.csv: PTQ and QAT on every token of the validation split, window by window against the parent and
-against fp32 trained equally long.
+"""collect.py RUNS OUT.csv LEVELS...: PTQ and QAT on every token of the validation split, window by window against the
+parent and against fp32 trained equally long; plain straight-through training too, where a run is there.
 """
 import pathlib
 import sys
@@ -8,10 +8,7 @@ import sys
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from common import Table, evaluate, number, quantize
 
-LEVELS = [7, 9, 15]
-
-
-def main(runs, out):
+def main(runs, out, *all_levels):
     runs = pathlib.Path(runs)
     parent, control = f"{runs}/parent,seed=1337@last", f"{runs}/control,seed=1337@last"
     table = Table(out, "what", "method", "levels", "loss", "loss_se", "perplexity", "against", "gap", "gap_se", "tokens",
@@ -25,12 +22,15 @@ def main(runs, out):
     row("fp32", "parent", "", parent, "", None)
     row("fp32", "control", "", control, "parent", parent)
     for method in ("rtn", "gptq"):
-        for levels in LEVELS:
+        for levels in all_levels:
             out = quantize(parent, runs / f"{method}{levels}.h5", f"quant.levels={levels}", f"ptq.method={method}",
                            "ptq.calib_context=128")
             row("PTQ", method, levels, out, "parent", parent)
-    for levels in LEVELS:
-        row("QAT", "recipe", levels, f"{runs}/L{levels},seed=1337@last", "control", control)
+    for method, suffix in (("recipe", ""), ("plain", "-plain")):
+        for levels in all_levels:
+            run = f"{runs}/L{levels}{suffix},seed=1337"
+            if pathlib.Path(run).exists():
+                row("QAT", method, levels, f"{run}@last", "control", control)
 
 
 main(*sys.argv[1:])

@@ -11,4 +11,4 @@ mkdir -p $runs
 [ -d $runs/shards ] ||
     "$POTQAT" data prepare "$text" -o $runs/shards data.tokenizer=$runs/tokenizer.json data.split_by=document
 "$POTQAT" sweep $here/sweep.yaml --jobs 2
-python3 $here/collect.py $runs $here/results.csv
+python3 $here/collect.py $runs $here/results.csv 7 9 15
