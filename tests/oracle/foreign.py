@@ -14,23 +14,15 @@ import subprocess
 import sys
 import tempfile
 
-os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-try:
-    import torch
-    import torch.nn.functional as F
-    from safetensors.torch import load_file, save_file
-    from transformers import GPT2Config, GPT2LMHeadModel
-    from transformers.utils.logging import disable_progress_bar
-except ImportError as missing:
-    print(f"skipped: {missing}")
-    sys.exit(77)
+from huggingface import TRANSPOSED, same_tensors  # first: skips where packages are missing
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
-disable_progress_bar()
 POTQAT = str(pathlib.Path(sys.argv[1]).resolve())
 LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFG"  # as many as the vocabulary
 CONTEXT, WIDTH, LAYERS, HEADS = 12, 24, 2, 3
-TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 random.seed(5)
 TEXT = LETTERS + "".join(random.choice(LETTERS) for _ in range(3000))
 
@@ -79,14 +71,6 @@ def same_losses(spec, model, what):
 
 def import_as(source, target, *words, **expect):
     return potqat("import", source, "-o", target, "--overwrite", "--tokenizer", "text.txt", *words, **expect)
-
-
-def same_tensors(a, b, what):
-    a, b = load_file(f"{a}/model.safetensors"), load_file(f"{b}/model.safetensors")
-    assert a.keys() == b.keys(), f"{what}: {a.keys() ^ b.keys()}"
-    for name in a:
-        assert a[name].dtype == b[name].dtype and a[name].shape == b[name].shape, f"{what}: {name}"
-        assert a[name].numpy().tobytes() == b[name].numpy().tobytes(), f"{what}: {name} differs"
 
 
 def hugging_face():
