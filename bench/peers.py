@@ -45,11 +45,16 @@ def commit():
 
 
 def run(command, environment=None):
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        out, err = process.communicate()
+    except KeyboardInterrupt:
+        process.communicate()  # never killed: THROUGH may have to set right what it changed
+        raise
+    if process.returncode:
+        lines = [line for line in err.splitlines() if line.strip()] or [f"exit status {process.returncode}"]
         raise Unable(([line for line in lines if "Error" in line] or lines)[-1].strip())
-    return done.stdout
+    return out
 
 
 def torch_version():
@@ -93,6 +98,11 @@ class Contender:
         """Fills the compiler's cache, so that neither its time nor its memory is measured."""
         if "--compile" in self.words:
             run([*self.command, *self.arguments(case, options, 1)], self.environment)
+
+
+def rows_of(shapes):
+    """(shape, precision, QAT?) of each row."""
+    return [(shape, precision, qat) for shape in shapes for precision in PRECISIONS for qat in (False, True)]
 
 
 def iterations(case, options):
@@ -179,8 +189,8 @@ class Bench:
 
     def figures(self):
         """{case: {label: rows}} of this commit, whichever call of the script measured them."""
-        cases = [(shape, precision, qat) for shape in SHAPES for precision in PRECISIONS for qat in (False, True)]
-        found = {case: {c.label: list(self.results.of(self.key(case, c)).values()) for c in self.contenders} for case in cases}
+        found = {case: {c.label: list(self.results.of(self.key(case, c)).values()) for c in self.contenders}
+                 for case in rows_of(SHAPES)}
         return {case: rows for case, rows in found.items() if any(rows.values())}
 
 
@@ -213,15 +223,14 @@ def read_options():
 def main():
     options = read_options()
     bench = Bench(options)
-    cases = [(shape, precision, qat) for shape in options.shapes for precision in PRECISIONS for qat in (False, True)]
-    for case in cases[:1] if options.quick else cases:
+    for case in rows_of(options.shapes)[:1 if options.quick else None]:
         bench.measure(case)
     figures = bench.figures()
     if not figures:
         raise SystemExit("peers.py: nothing could be measured (see above)")
     heading = f"{' '.join(bench.cpu)}, {options.threads} threads, commit {bench.commit}, {bench.peer}"
     print(summary.table(heading, figures, bench.unable))
-    summary.plot(bench.cpu[0] + " " + bench.cpu[1], figures, bench.path.with_suffix(".svg"))
+    summary.plot(f"{' '.join(bench.cpu)}, {options.threads} threads", figures, bench.path.with_suffix(".svg"))
 
 
 try:

@@ -17,14 +17,17 @@ sys.dont_write_bytecode = True
 import machine
 
 # Both count their calls; figures come from a table by what was asked and how often, so medians can be told.
-STAND_IN = """import json, os, sys
+STAND_IN = """import json, os, sys, time
 words = dict(zip(sys.argv[1:], sys.argv[2:]))
 flags = [w for w in ("--qat", "--compile") if w in sys.argv]
 me = os.environ["ME"] if "OPENBLAS_CORETYPE" in os.environ else "peer"
 with open(os.environ["CALLS"], "a") as calls: print(me, *sys.argv[1:], file=calls)
 if me == "peer" and words["--precision"] == os.environ.get("PEER_LACKS"):
     sys.exit("Traceback\\nRuntimeError: no such products here\\nhint: none")
-if words["--iters"] == os.environ.get("STOP_AT"): os.kill(os.getppid(), 2)
+if words["--iters"] == os.environ.get("STOP_AT"):
+    os.kill(os.getppid(), 2)
+    time.sleep(0.5)
+    with open(os.environ["CALLS"], "a") as calls: print("ended", file=calls)
 base = {"potqat": 3000, "peer": 1000}[me] * (2 if "--compile" in flags else 1) // (2 if "--qat" in flags else 1)
 n = open(os.environ["CALLS"]).read().count(" ".join([me, *sys.argv[1:]]) + "\\n")
 speed = base * {1: 0.9, 2: 1.1, 3: 1.0}.get(n, 1.0)
@@ -108,8 +111,9 @@ def check_going_on(place):
     place.csv = lambda: next(place.out.glob("*2threads.csv"))
     assert len(place.run("char", "--iters", "7", "--runs", "1")[1]) == 4 * 4, "other commands are other measurements"
     before = place.csv().read_text()
-    place.run("char", "--iters", "8", STOP_AT="8", status=1, says="goes on from here")
-    assert place.csv().read_text().startswith(before)
+    calls = place.run("char", "--iters", "8", STOP_AT="8", status=1, says="goes on from here")[1]
+    assert len(calls) == 2 and calls[1] == ["ended"], f"what runs when it is stopped is to end by itself: {calls}"
+    assert place.csv().read_text() == before
     place.csv().write_text(before[:-20])
     place.run("char", status=1, says="cut short")
     assert place.csv().read_text() == before[:-20], "a damaged file was changed"
