@@ -12,7 +12,7 @@ FOLDERS = "src/ data/ train/ tests/ include/ configs/ docs/ experiments/ bench/"
 
 def main(root):
     bad, count = [], 0
-    documents = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("experiments/*/*.md")]
+    documents = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("bench/*.md"), *root.glob("experiments/*/*.md")]
     for document in sorted(documents):
         text = document.read_text()
         names = [(document.parent / target.split("#")[0], target) for target in re.findall(r"\]\(([^)]+)\)", text)
