@@ -18,13 +18,21 @@
  * as one of the window. */
 typedef enum pq_protocol { PQ_ALL_TOKENS, PQ_LAST_TOKEN, PQ_SLIDING } pq_protocol;
 
+/* Memory that an evaluation uses while it runs, instead of its own where it suffices. */
+typedef struct pq_lent {
+    float *weights; /* as many as the model has */
+    void *activations, *scratch;
+    size_t activation_bytes, scratch_bytes;
+} pq_lent;
+
 typedef struct pq_evaluation_options {
     pq_split split;
     pq_protocol protocol;
-    size_t context; /* tokens a window */
-    size_t stride;  /* sliding: 1 to context */
-    size_t windows; /* 0: as many as the split holds */
-    bool bf16;      /* matrices and activations in bf16, where the machine can (pq_gemm_bf16_check) */
+    size_t context;      /* tokens a window */
+    size_t stride;       /* sliding: 1 to context */
+    size_t windows;      /* 0: as many as the split holds */
+    const pq_lent *lent; /* borrowed; NULL: none; for the first model */
+    bool bf16;           /* matrices and activations in bf16, where the machine can (pq_gemm_bf16_check) */
 } pq_evaluation_options;
 
 typedef struct pq_evaluation {
@@ -56,6 +64,10 @@ typedef struct pq_loss_text {
     char text[64];
 } pq_loss_text;
 pq_loss_text pq_format_loss(double loss, double se);
+
+/* What an evaluation would like to be lent; errors as pq_evaluate's. */
+pq_status pq_evaluation_plan(const pq_model *model, const pq_dataset *dataset,
+                             const pq_evaluation_options *options, pq_plan_size *out, pq_error *err);
 
 /* Loss of `model` (PQ_ERR_USAGE where the split is too short, or the context longer than the model's). */
 pq_status pq_evaluate(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *options,

@@ -22,6 +22,7 @@ typedef struct runner {
     void *activations, *scratch;
     size_t weight_bytes;
     pq_plan_size plan;
+    pq_lent lent; /* of these, what is used */
     pq_evaluation *result;
 } runner;
 
@@ -39,10 +40,10 @@ static void release(memory *m) {
     for (int i = 0; i < 2; i++) {
         runner *r = &m->runners[i];
         pq_graph_destroy(r->graph);
-        pq_pages_release(r->weights, r->weight_bytes);
+        if (!r->lent.weights) pq_pages_release(r->weights, r->weight_bytes);
         pq_pages_release(r->narrow, r->weight_bytes / 2);
-        pq_pages_release(r->activations, r->plan.activations);
-        pq_pages_release(r->scratch, r->plan.scratch);
+        if (!r->lent.activations) pq_pages_release(r->activations, r->plan.activations);
+        if (!r->lent.scratch) pq_pages_release(r->scratch, r->plan.scratch);
         free(r->losses);
     }
     free(m->tokens);
@@ -52,6 +53,31 @@ static void release(memory *m) {
     free(m->agrees);
     free(m->window_kl);
     free(m->window_agreement);
+}
+
+/* What was lent, or memory of its own. */
+static pq_status take(void *lent, size_t bytes, const char *what, void **out, pq_error *err) {
+    *out = lent;
+    return lent ? PQ_OK : pq_pages_reserve(bytes, what, out, err);
+}
+
+static size_t batch_of(const pq_evaluation_options *o) {
+    return TOKENS_A_BATCH / o->context ? TOKENS_A_BATCH / o->context : 1;
+}
+
+static pq_status make_graph(const pq_model *model, const pq_evaluation_options *o, pq_graph **graph,
+                            pq_plan_size *size, pq_error *err) {
+    PQ_TRY((o->bf16 ? pq_gpt2_narrow_graph : pq_gpt2_graph)(model, batch_of(o), o->context, 0, graph, err));
+    return pq_graph_plan(*graph, false, false, size, err);
+}
+
+pq_status pq_evaluation_plan(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *o,
+                             pq_plan_size *out, pq_error *err) {
+    pq_graph *graph = NULL;
+    PQ_TRY(pq_evaluation_check(&model->params.shape, dataset, o, err));
+    pq_status status = make_graph(model, o, &graph, out, err);
+    pq_graph_destroy(graph);
+    return status;
 }
 
 static pq_status bind_narrow(const pq_params *params, runner *r, pq_error *err) {
@@ -64,16 +90,15 @@ static pq_status bind_narrow(const pq_params *params, runner *r, pq_error *err) 
     return PQ_OK;
 }
 
-static pq_status prepare(const pq_model *model, size_t batch, const pq_evaluation_options *o, runner *r,
-                         pq_error *err) {
-    size_t context = o->context;
-    PQ_TRY((o->bf16 ? pq_gpt2_narrow_graph : pq_gpt2_graph)(model, batch, context, 0, &r->graph, err));
-    PQ_TRY(pq_graph_plan(r->graph, false, false, &r->plan, err));
+static pq_status prepare(const pq_model *model, const pq_evaluation_options *o, runner *r, pq_error *err) {
+    PQ_TRY(make_graph(model, o, &r->graph, &r->plan, err));
     r->weight_bytes = model->params.elements * sizeof(float);
-    PQ_TRY(pq_pages_reserve(r->weight_bytes, "weights", &r->weights, err));
-    PQ_TRY(pq_pages_reserve(r->plan.activations, "activations", &r->activations, err));
-    PQ_TRY(pq_pages_reserve(r->plan.scratch, "scratch", &r->scratch, err));
-    PQ_TRY(pq_calloc(batch * context, sizeof *r->losses, "losses", &r->losses, err));
+    if (r->lent.activation_bytes < r->plan.activations) r->lent.activations = NULL;
+    if (r->lent.scratch_bytes < r->plan.scratch) r->lent.scratch = NULL;
+    PQ_TRY(take(r->lent.weights, r->weight_bytes, "weights", (void **)&r->weights, err));
+    PQ_TRY(take(r->lent.activations, r->plan.activations, "activations", &r->activations, err));
+    PQ_TRY(take(r->lent.scratch, r->plan.scratch, "scratch", &r->scratch, err));
+    PQ_TRY(pq_calloc(r->graph->tokens, sizeof *r->losses, "losses", &r->losses, err));
     pq_graph_place(r->graph, r->activations, r->scratch);
     pq_graph_bind(r->graph, r->weights, r->weights, NULL);
     pq_model_effective_weights(model, r->weights);
@@ -82,13 +107,14 @@ static pq_status prepare(const pq_model *model, size_t batch, const pq_evaluatio
 
 static pq_status allocate(const pq_model *const models[2], size_t windows, const pq_evaluation_options *o,
                           memory *m, pq_error *err) {
-    size_t context = o->context, batch = TOKENS_A_BATCH / context ? TOKENS_A_BATCH / context : 1;
+    size_t context = o->context, batch = batch_of(o);
     PQ_TRY(pq_calloc(batch * context, sizeof *m->tokens, "tokens", &m->tokens, err));
     PQ_TRY(pq_calloc(context + 1, sizeof *m->window, "tokens", &m->window, err));
     PQ_TRY(pq_calloc(batch * context, sizeof *m->targets, "targets", &m->targets, err));
-    PQ_TRY(prepare(models[0], batch, o, &m->runners[0], err));
+    if (o->lent) m->runners[0].lent = *o->lent;
+    PQ_TRY(prepare(models[0], o, &m->runners[0], err));
     if (!models[1]) return PQ_OK;
-    PQ_TRY(prepare(models[1], batch, o, &m->runners[1], err));
+    PQ_TRY(prepare(models[1], o, &m->runners[1], err));
     PQ_TRY(pq_calloc(batch * context, sizeof *m->kl, "divergences", &m->kl, err));
     PQ_TRY(pq_calloc(batch * context, sizeof *m->agrees, "agreements", &m->agrees, err));
     PQ_TRY(pq_calloc(windows, sizeof *m->window_kl, "divergences", &m->window_kl, err));

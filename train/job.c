@@ -151,6 +151,7 @@ static pq_status make_session(pq_job *job, int64_t iter, bool allocate, pq_error
     PQ_TRY(pq_dataset_check(job->dataset, PQ_TRAIN, (size_t)c->train.context, err));
     PQ_TRY(pq_evaluation_options_make(c, (size_t)c->train.context, &job->eval, err));
     PQ_TRY(pq_dataset_check(job->dataset, job->eval.split, job->eval.context, err));
+    PQ_TRY(pq_evaluation_plan(job->model, job->dataset, &job->eval, &options.least, err));
     PQ_TRY(open_teacher(job, err));
     options.teacher = job->teacher;
     return pq_session_create(job->model, &options, &adamw, allocate, &job->session, err);

@@ -154,7 +154,7 @@ json_t *pq_matrix_line(const pq_session *session, size_t index, int64_t iter, co
     const double norm = seen.trained ? pq_gradient_norm(session->gradients, &span, 1) : NAN;
     pq_matrix_error e = pq_ptq_measure(model, index, hard);
     double shares[256];
-    pq_level_shares(&q->codebook, hard + p->offset, q->group, q->scales, p->count, shares);
+    pq_level_shares(&q->codebook, hard, q->group, q->scales, p->count, shares);
     json_t *histogram = json_array();
     for (int level = 0; level < q->codebook.levels; level++)
         json_array_append_new(histogram, json_real(shares[level]));

@@ -48,8 +48,8 @@ typedef struct pq_watched {
 pq_watched pq_watch_read(const pq_qat *qat, size_t index);
 void pq_watch_restart(pq_qat *qat); /* a line of each matrix was written */
 
-/* The line of matrix `index` (train/metrics.h has its keys); hard[elements]: the evaluated model as
- * pq_model_effective_weights gives it. NULL on lack of memory. */
+/* The line of matrix `index` (train/metrics.h has its keys); hard[count]: what pq_model_effective gives of
+ * the evaluated model. NULL on lack of memory. */
 json_t *pq_matrix_line(const pq_session *session, size_t index, int64_t iter, const float *hard);
 
 #endif

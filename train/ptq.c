@@ -129,13 +129,13 @@ pq_status pq_ptq_rtn(const pq_config *config, const pq_model *parent, pq_model *
 
 pq_matrix_error pq_ptq_measure(const pq_model *model, size_t index, const float *hard) {
     const pq_param *p = &model->params.list[index];
-    const float *w = model->weights + p->offset, *h = hard + p->offset;
+    const float *w = model->weights + p->offset;
     pq_matrix_error e = {0};
     for (size_t i = 0; i < p->count; i++) {
-        double d = (double)w[i] - (double)h[i];
+        double d = (double)w[i] - (double)hard[i];
         e.signal += (double)w[i] * (double)w[i];
         e.noise += d * d;
-        e.zeros += h[i] == 0;
+        e.zeros += hard[i] == 0;
     }
     return e;
 }

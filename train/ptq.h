@@ -47,7 +47,7 @@ typedef struct pq_matrix_error {
     size_t zeros;         /* hard weights that are 0 */
 } pq_matrix_error;
 
-/* `hard` as pq_model_effective_weights gives them. */
+/* hard[count] as pq_model_effective gives it. */
 pq_matrix_error pq_ptq_measure(const pq_model *model, size_t index, const float *hard);
 
 #endif

@@ -69,7 +69,7 @@ static pq_status measure_row(measurement *m, const pq_codebook *codebook, size_t
     PQ_TRY(pq_ptq_mark(m->config, codebook->levels, m->model, index, err));
     PQ_TRY(pq_ptq_fit(&m->scale, m->model, index, err));
     pq_model_effective_weights(m->model, m->hard);
-    pq_matrix_error error = pq_ptq_measure(m->model, index, m->hard);
+    pq_matrix_error error = pq_ptq_measure(m->model, index, m->hard + m->model->params.list[index].offset);
     *row = (pq_sensitivity_row){.index = index,
                                 .levels = codebook->levels,
                                 .bits = codebook->bits,

@@ -35,7 +35,7 @@ static size_t narrow_bytes(const pq_session *s) {
     return elements * sizeof(pq_bf16);
 }
 
-/* Of fp32 values: each matrix passes through the activations before it is rounded. */
+/* In fp32: the activations have room for any matrix, on its way to bf16 or to be looked at. */
 static size_t largest_matrix_bytes(const pq_session *s) {
     size_t most = 0;
     for (size_t i = 0; i < s->model->params.count; i++)
@@ -100,8 +100,9 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     const pq_teacher *teacher = s->options.teacher; /* its forward pass ends before the student's begins */
     if (teacher && teacher->plan.activations > plan.activations) plan.activations = teacher->plan.activations;
     if (teacher && teacher->plan.scratch > plan.scratch) plan.scratch = teacher->plan.scratch;
-    if (s->options.bf16 && plan.activations < largest_matrix_bytes(s))
-        plan.activations = largest_matrix_bytes(s);
+    if (plan.activations < largest_matrix_bytes(s)) plan.activations = largest_matrix_bytes(s);
+    if (plan.activations < s->options.least.activations) plan.activations = s->options.least.activations;
+    if (plan.scratch < s->options.least.scratch) plan.scratch = s->options.least.scratch;
     PQ_TRY(pq_qat_create(s->model, s->options.config, &s->options.scale, s->options.iter, &s->qat, err));
     s->memory = (pq_session_memory){.weights = bytes,
                                     .quantized = any_quantized(s->model) && !s->options.bf16 ? bytes : 0,
@@ -171,6 +172,14 @@ void pq_session_destroy(pq_session *s) {
 
 const pq_model *pq_session_evaluated(const pq_session *s) {
     return s->qat->average ? s->qat->average : s->model;
+}
+
+pq_lent pq_session_lend(const pq_session *s) {
+    return (pq_lent){.weights = s->gradients,
+                     .activations = s->activations,
+                     .scratch = s->scratch,
+                     .activation_bytes = s->memory.activations,
+                     .scratch_bytes = s->memory.scratch};
 }
 
 /* The mean over `targets` of what stands in `sums`. */

@@ -5,6 +5,7 @@
 
 #include "model/gpt2.h"
 #include "optim/optim.h"
+#include "train/evaluate.h"
 #include "train/method.h"
 #include "train/teacher.h"
 
@@ -19,6 +20,7 @@ typedef struct pq_session_options {
     pq_scale_options scale;
     int64_t iter;        /* of the first iteration */
     pq_teacher *teacher; /* borrowed; NULL: no distillation */
+    pq_plan_size least;  /* activations and scratch that are to be lent between iterations */
 } pq_session_options;
 
 /* Bytes that a session takes; known before anything is allocated. */
@@ -38,11 +40,11 @@ typedef struct pq_session {
     float (*ranges)[2]; /* the model's ranges of activations before this iteration; NULL: it has none */
     pq_span *spans;
     size_t span_count;
-    uint16_t *tokens;   /* [accumulate x batch][context], filled by the caller, as are the targets */
-    int32_t *targets;   /* [accumulate x batch][context]; < 0: does not count */
-    float *losses;      /* cross-entropy */
-    float *divergences; /* from the teacher; NULL without one */
-    void *activations, *scratch;
+    uint16_t *tokens;            /* [accumulate x batch][context], filled by the caller, as are the targets */
+    int32_t *targets;            /* [accumulate x batch][context]; < 0: does not count */
+    float *losses;               /* cross-entropy */
+    float *divergences;          /* from the teacher; NULL without one */
+    void *activations, *scratch; /* activations: room for any matrix in fp32, too */
     pq_session_memory memory;
 } pq_session;
 
@@ -67,6 +69,9 @@ void pq_session_destroy(pq_session *session);
 
 /* The model that counts: with averaged weights where there is an average (qat.ema). */
 const pq_model *pq_session_evaluated(const pq_session *session);
+
+/* What a session does not need between two iterations; gradients are lost by using it. */
+pq_lent pq_session_lend(const pq_session *session);
 
 /* Forward and backward over all micro-batches of iteration `iter` (it draws the dropout masks), then one
  * update at rate `lr`. */

@@ -91,17 +91,15 @@ static pq_status save_best(loop *l, pq_error *err) {
 static pq_status write_matrices(loop *l, pq_error *err) {
     const pq_session *session = l->job->session;
     const pq_model *model = pq_session_evaluated(session);
-    float *hard;
-    if (!l->job->config->log.matrices || !pq_job_quantized_parameters(l->job)) return PQ_OK;
-    PQ_TRY(pq_calloc(model->params.elements, sizeof *hard, "matrix statistics", &hard, err));
-    pq_model_effective_weights(model, hard);
+    float *hard = session->activations;
     pq_status status = PQ_OK;
-    for (size_t i = 0; i < model->params.count && status == PQ_OK; i++)
-        if (model->quant[i].quantized)
-            status =
-                pq_metrics_write(l->metrics, pq_matrix_line(session, i, l->job->counters.iter, hard), err);
+    if (!l->job->config->log.matrices || !pq_job_quantized_parameters(l->job)) return PQ_OK;
+    for (size_t i = 0; i < model->params.count && status == PQ_OK; i++) {
+        if (!model->quant[i].quantized) continue;
+        pq_model_effective(model, i, hard);
+        status = pq_metrics_write(l->metrics, pq_matrix_line(session, i, l->job->counters.iter, hard), err);
+    }
     pq_watch_restart(session->qat);
-    free(hard);
     return status;
 }
 
@@ -132,8 +130,12 @@ static pq_status keep_if_best(loop *l, const pq_evaluation *e, pq_error *err) {
 static pq_status evaluate(loop *l, pq_error *err) {
     pq_evaluation e;
     pq_counters *c = &l->job->counters;
+    pq_lent lent = pq_session_lend(l->job->session);
+    pq_evaluation_options options = l->job->eval;
+    options.lent = &lent;
     pq_progress_pause(l->progress);
-    PQ_TRY(pq_evaluate(pq_session_evaluated(l->job->session), l->job->dataset, &l->job->eval, &e, err));
+    PQ_TRY(write_matrices(l, err)); /* of the gradients, too, which are lent */
+    PQ_TRY(pq_evaluate(pq_session_evaluated(l->job->session), l->job->dataset, &options, &e, err));
     const char *split = pq_split_name(l->job->eval.split), *protocol = pq_protocol_name(&l->job->eval);
     l->last_loss = e.loss, l->last_se = e.loss_se, l->evaluated_iter = c->iter;
     l->job->model->val_loss = e.loss;
@@ -145,7 +147,6 @@ static pq_status evaluate(loop *l, pq_error *err) {
                   "protocol", protocol, "context", (json_int_t)l->job->eval.context, "loss",
                   pq_json_real(e.loss), "loss_se", pq_json_real(e.loss_se), "tokens", (json_int_t)e.tokens);
     pq_status status = pq_metrics_write(l->metrics, line, err);
-    if (status == PQ_OK) status = write_matrices(l, err);
     if (status == PQ_OK) status = write_windows(l, &e, "windows-last.csv", err);
     if (status == PQ_OK) status = keep_if_best(l, &e, err);
     pq_evaluation_deinit(&e);

@@ -135,7 +135,7 @@ static pq_status print_result(const pq_cli *cli, const pq_model *model, const pq
                "SQNR dB", "zeros %");
     for (size_t i = 0; i < model->params.count; i++) {
         if (!model->quant[i].quantized) continue;
-        pq_matrix_error e = pq_ptq_measure(model, i, hard);
+        pq_matrix_error e = pq_ptq_measure(model, i, hard + model->params.list[i].offset);
         print_matrix(model, i, &e, list);
         t.error.signal += e.signal, t.error.noise += e.noise, t.error.zeros += e.zeros;
         t.weights += model->params.list[i].count;

@@ -139,18 +139,22 @@ pq_status pq_model_quantize_param(pq_model *model, size_t index, const pq_codebo
     return PQ_OK;
 }
 
+void pq_model_effective(const pq_model *model, size_t index, float *out) {
+    const pq_param *p = &model->params.list[index];
+    const pq_param_quant *q = &model->quant[index];
+    const float *w = model->weights + p->offset;
+    if (q->quantized)
+        pq_matrix_fake_quantize(&q->codebook, w, p->rows, p->columns, q->group, q->scales, out);
+    else
+        memcpy(out, w, p->count * sizeof *w);
+}
+
 void pq_model_effective_weights(const pq_model *model, float *out) {
     for (size_t i = 0; i < model->params.count; i++) {
         const pq_param *p = &model->params.list[i];
-        const pq_param_quant *q = &model->quant[i];
-        const float *w = model->weights + p->offset;
-        if (q->quantized)
-            pq_matrix_fake_quantize(&q->codebook, w, p->rows, p->columns, q->group, q->scales,
-                                    out + p->offset);
-        else
-            memcpy(out + p->offset, w, p->count * sizeof *w);
+        pq_model_effective(model, i, out + p->offset);
         size_t padded = (i + 1 < model->params.count ? p[1].offset : model->params.elements) - p->offset;
-        memset(out + p->offset + p->count, 0, (padded - p->count) * sizeof *w);
+        memset(out + p->offset + p->count, 0, (padded - p->count) * sizeof *out);
     }
 }
 

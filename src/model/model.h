@@ -106,6 +106,8 @@ void pq_granularity_name(const pq_param *param, size_t group, char *name, size_t
 /* out[params.elements] = the weights that count: hard-quantized with the stored scales where quantized, the
  * fp32 weights elsewhere. out may not alias model->weights. Runs on pq_parallel_for. */
 void pq_model_effective_weights(const pq_model *model, float *out);
+/* The same of parameter `index` alone; out[count]. */
+void pq_model_effective(const pq_model *model, size_t index, float *out);
 
 /* A deep copy, texts included. */
 pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err);

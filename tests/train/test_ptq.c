@@ -163,7 +163,7 @@ START_TEST(measure) {
     for (size_t i = 0; i < p->count; i++) model->weights[p->offset + i] = i == 0 ? 1 : i % 4 ? 0.25f : -0.75f;
     ck_assert_int_eq(pq_ptq_rtn(config, NULL, model, NULL), PQ_OK);
     pq_model_effective_weights(model, hard);
-    pq_matrix_error e = pq_ptq_measure(model, (size_t)(p - model->params.list), hard);
+    pq_matrix_error e = pq_ptq_measure(model, (size_t)(p - model->params.list), hard + p->offset);
     size_t quarters = p->count / 4;
     ck_assert_uint_eq(e.zeros, 3 * quarters);
     ck_assert_double_eq(e.noise, 0.0625 * (double)(p->count - 1));
