@@ -102,7 +102,7 @@ class Contender:
 
 def rows_of(shapes):
     """(shape, precision, QAT?) of each row."""
-    return [(shape, precision, qat) for shape in shapes for precision in PRECISIONS for qat in (False, True)]
+    return [(shape, precision, qat) for qat in (True, False) for shape in shapes for precision in PRECISIONS]
 
 
 def iterations(case, options):
