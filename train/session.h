@@ -6,6 +6,7 @@
 #include "model/gpt2.h"
 #include "optim/optim.h"
 #include "train/method.h"
+#include "train/profile.h"
 #include "train/teacher.h"
 
 typedef struct pq_session_options {
@@ -44,6 +45,7 @@ typedef struct pq_session {
     float *divergences; /* from the teacher; NULL without one */
     void *activations, *scratch;
     pq_session_memory memory;
+    pq_profile profile;
 } pq_session;
 
 /* What an iteration did. An objective or norm that is not finite means that nothing was updated. */
