@@ -28,6 +28,11 @@ static const pq_bench_shape shapes[] = {
      50257},
 };
 
+const pq_bench_shape *pq_bench_shapes(size_t *count) {
+    *count = sizeof shapes / sizeof *shapes;
+    return shapes;
+}
+
 const pq_bench_shape *pq_bench_shape_find(const char *name) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (strcmp(shapes[i].name, name) == 0) return &shapes[i];

@@ -3,6 +3,7 @@
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/threads.h"
 #include "kernels/peak.h"
@@ -29,13 +30,20 @@ END_TEST
 
 START_TEST(reads) {
     const pq_kernels *k = pq_kernels_of(sets[_i].name);
-    static float x[1000];
+    static float x[1000], y[1001];
     if (!k) return;
     for (size_t n = 0; n <= 1000; n++) { /* 1 + 2 + ...: every element once, exact in fp32 */
         double sum = NAN;
         if (n) x[n - 1] = (float)n;
         k->peak_read(x, n, &sum);
         ck_assert_double_eq(sum, (double)(n * (n + 1) / 2));
+        memset(y, 0, sizeof y);
+        k->peak_copy(x, y, n);
+        ck_assert_mem_eq(y, x, n * sizeof *y);
+        ck_assert(y[n] == 0);
+        k->peak_update(y, n);
+        for (size_t i = 0; i < n; i++) ck_assert(y[i] == -x[i]);
+        ck_assert(y[n] == 0 && !signbit(y[n]));
     }
 }
 END_TEST
@@ -45,19 +53,19 @@ static bool sensible(double x) {
 }
 
 START_TEST(measures) {
-    double read = 0, copy = 0;
+    double rates[PQ_TRAFFICS];
     pq_error err;
     pq_threads_set(3);
     for (int threads = 1; threads <= 2; threads++) {
         ck_assert(sensible(pq_peak_flops(threads)));
         ck_assert(pq_kernels_have_bf16() ? sensible(pq_peak_bf16_flops(threads))
                                          : pq_peak_bf16_flops(threads) == 0);
-        ck_assert_int_eq(pq_peak_bandwidth(threads, 1 << 20, &read, &copy, &err), PQ_OK);
-        ck_assert(sensible(read) && sensible(copy));
+        ck_assert_int_eq(pq_peak_bandwidth(threads, 1 << 20, rates, &err), PQ_OK);
+        for (int i = 0; i < PQ_TRAFFICS; i++) ck_assert(sensible(rates[i]));
     }
     ck_assert_int_eq(pq_threads_get(), 3); /* given back */
-    ck_assert_int_eq(pq_peak_bandwidth(2, 100, &read, &copy, &err), PQ_ERR_USAGE);
-    ck_assert_int_eq(pq_peak_bandwidth(2, SIZE_MAX / 2, &read, &copy, &err), PQ_ERR_MEMORY);
+    ck_assert_int_eq(pq_peak_bandwidth(2, 100, rates, &err), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_peak_bandwidth(2, SIZE_MAX / 2, rates, &err), PQ_ERR_MEMORY);
     ck_assert(pq_peak_l2_bytes() > 0 && pq_peak_memory_bytes() > pq_peak_l2_bytes());
 }
 END_TEST
@@ -70,7 +78,7 @@ static void count_call(void *context, size_t i) {
 }
 
 START_TEST(times) {
-    double seconds = pq_peak_seconds(2, count_call, calls);
+    double seconds = pq_peak_seconds(2, 2, count_call, calls);
     ck_assert(sensible(seconds));
     ck_assert(calls[0] > 1 && calls[0] == calls[1]); /* each thread as often */
 }

@@ -14,3 +14,11 @@ void pq_peak_read_ref(const float *x, size_t n, double *sum) {
     for (size_t i = 0; i < n; i++) sums[i % 4] += x[i];
     *sum = (double)(sums[0] + sums[1] + sums[2] + sums[3]);
 }
+
+void pq_peak_copy_ref(const float *x, float *out, size_t n) {
+    for (size_t i = 0; i < n; i++) out[i] = x[i];
+}
+
+void pq_peak_update_ref(float *x, size_t n) {
+    for (size_t i = 0; i < n; i++) x[i] = -x[i];
+}

@@ -30,3 +30,21 @@ void PQ_ISA_NAME(peak_read)(const float *x, size_t n, double *sum) {
     *sum = 0;
     for (int k = 0; k < SUMS; k++) *sum += (double)v_sum(sums[k]);
 }
+
+void PQ_ISA_NAME(peak_copy)(const float *x, float *out, size_t n) {
+    enum { VECTORS = 4 };
+    size_t i = 0;
+    for (; i + VECTORS * VL <= n; i += VECTORS * VL) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < VECTORS; k++) v_store(out + i + k * VL, v_load(x + i + k * VL));
+    }
+    for (; i < n; i += VL) v_store_left(out + i, n - i, v_load_left(x + i, n - i));
+}
+
+void PQ_ISA_NAME(peak_update)(float *x, size_t n) {
+    const vi sign = v_iset(INT32_MIN);
+    for (size_t i = 0; i < n; i += VL) {
+        vf a = v_load_left(x + i, n - i);
+        v_store_left(x + i, n - i, v_from_bits(v_ixor(v_bits(a), sign)));
+    }
+}
