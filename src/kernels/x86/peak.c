@@ -42,9 +42,14 @@ void PQ_ISA_NAME(peak_copy)(const float *x, float *out, size_t n) {
 }
 
 void PQ_ISA_NAME(peak_update)(float *x, size_t n) {
+    enum { VECTORS = 4 };
     const vi sign = v_iset(INT32_MIN);
-    for (size_t i = 0; i < n; i += VL) {
-        vf a = v_load_left(x + i, n - i);
-        v_store_left(x + i, n - i, v_from_bits(v_ixor(v_bits(a), sign)));
+    size_t i = 0;
+    for (; i + VECTORS * VL <= n; i += VECTORS * VL) {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < VECTORS; k++)
+            v_store(x + i + k * VL, v_from_bits(v_ixor(v_bits(v_load(x + i + k * VL)), sign)));
     }
+    for (; i < n; i += VL)
+        v_store_left(x + i, n - i, v_from_bits(v_ixor(v_bits(v_load_left(x + i, n - i)), sign)));
 }
