@@ -50,7 +50,7 @@ const pq_command pq_cmd_bench_kernels = {
     .synopsis = "[NAME] [--threads N] [--json]",
     .summary = "time each kernel beside what the machine can do",
     .details =
-        "Times the kernels whose name contains NAME (default: all, in some 25 seconds) with one thread and "
+        "Times the kernels whose name contains NAME (default: all, in some 20 seconds) with one thread and "
         "with "
         "all, and compares each with a peak of this machine, which is measured before and after (the larger "
         "counts): multiply-adds in registers (peak_multiply_add; peak_bf16 where the CPU multiplies bf16); "
