@@ -28,6 +28,11 @@ static const pq_bench_shape shapes[] = {
      50257},
 };
 
+const pq_bench_shape *pq_bench_shapes(size_t *count) {
+    *count = sizeof shapes / sizeof *shapes;
+    return shapes;
+}
+
 const pq_bench_shape *pq_bench_shape_find(const char *name) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (strcmp(shapes[i].name, name) == 0) return &shapes[i];
@@ -53,7 +58,12 @@ static pq_status time_iterations(pq_session *session, const pq_bench *b, double 
     double *seconds;
     PQ_TRY(pq_calloc((size_t)b->iters, sizeof *seconds, "timings", &seconds, err));
     for (int64_t i = 0; i < b->iters + WARM_UP; i++) {
+        if (i == WARM_UP) {
+            pq_graph_reset_times(session->graph);
+            pq_profile_start(&session->profile);
+        }
         draw_tokens(session, i, b->shape->tokens);
+        pq_profile_end(&session->profile, PQ_PHASE_LOADER);
         double start = pq_seconds();
         pq_session_iterate(session, i, b->config->train.lr);
         if (i >= WARM_UP) seconds[i - WARM_UP] = pq_seconds() - start;
@@ -62,23 +72,6 @@ static pq_status time_iterations(pq_session *session, const pq_bench *b, double 
     *median = (seconds[(b->iters - 1) / 2] + seconds[b->iters / 2]) / 2;
     free(seconds);
     return PQ_OK;
-}
-
-static void print_profile(const pq_session *session, FILE *out) {
-    const pq_node_time *times = pq_graph_times(session->graph);
-    fprintf(out, "%-12s %10s %10s\n", "op", "forward ms", "backward ms");
-    for (size_t n = 0; n < session->graph->node_count; n++) {
-        const char *name = session->graph->nodes[n].op->name;
-        uint64_t forward = 0, backward = 0;
-        bool seen = false;
-        for (size_t i = 0; i < session->graph->node_count; i++) {
-            if (strcmp(session->graph->nodes[i].op->name, name) != 0) continue;
-            if (i < n) seen = true;
-            forward += times[i].forward;
-            backward += times[i].backward;
-        }
-        if (!seen) fprintf(out, "%-12s %10.1f %10.1f\n", name, (double)forward / 1e6, (double)backward / 1e6);
-    }
 }
 
 /* With a distill.from, whatever it names: other random weights of the same shape. */
@@ -116,7 +109,7 @@ static pq_status run_session(const pq_bench *b, pq_model *model, double *seconds
     PQ_TRY(make_teacher(b, &model->params.shape, &options.teacher, err));
     pq_status status = pq_session_create(model, &options, &adamw, true, &session, err);
     if (status == PQ_OK) status = time_iterations(session, b, seconds, err);
-    if (status == PQ_OK && b->profile) print_profile(session, b->profile);
+    if (status == PQ_OK && b->profile) pq_profile_print(session, b->profile);
     pq_session_destroy(session);
     pq_teacher_destroy(options.teacher);
     return status;

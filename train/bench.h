@@ -14,6 +14,7 @@ typedef struct pq_bench_shape {
     pq_gpt2_shape shape;
     int64_t batch, context, tokens; /* ids below `tokens` are drawn */
 } pq_bench_shape;
+const pq_bench_shape *pq_bench_shapes(size_t *count);
 const pq_bench_shape *pq_bench_shape_find(const char *name); /* NULL: no such name */
 
 typedef struct pq_bench {

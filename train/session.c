@@ -205,9 +205,13 @@ static void gradients(pq_session *s, int64_t iter, pq_iteration *result) {
                           .iter = (uint64_t)iter,
                           .sequence = micro * s->options.batch,
                           .observe = true};
-        if (teacher) batch.teacher = pq_teacher_run(teacher, batch.tokens, s->divergences + micro * tokens);
+        if (teacher) {
+            batch.teacher = pq_teacher_run(teacher, batch.tokens, s->divergences + micro * tokens);
+            pq_profile_end(&s->profile, PQ_PHASE_TEACHER);
+        }
         pq_graph_forward(s->graph, &batch);
         pq_graph_backward(s->graph, &batch);
+        pq_profile_end(&s->profile, PQ_PHASE_GRAPH);
     }
     result->targets = targets;
     result->loss = result->objective = mean(s->losses, all, targets);
@@ -226,9 +230,12 @@ pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_shown shown = {.wide = s->quantized, .narrow = s->places, .stage = s->activations};
     pq_qat_show(s->qat, iter, lr, &shown);
     copy_ranges(s, s->model->ranges, s->ranges);
+    pq_profile_end(&s->profile, PQ_PHASE_QUANTIZE);
     gradients(s, iter, &result);
     pq_qat_gradient(s->qat, s->gradients);
+    pq_profile_pause(&s->profile, PQ_PHASE_METHODS);
     result.norm = pq_gradient_norm(s->gradients, s->spans, s->span_count);
+    pq_profile_end(&s->profile, PQ_PHASE_CLIP);
     if (!isfinite(result.objective) || !isfinite(result.norm)) {
         copy_ranges(s, s->ranges, s->model->ranges);
         return result;
@@ -236,7 +243,9 @@ pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     double clip = s->options.grad_clip;
     pq_adamw_update(&s->adamw, s->model->weights, s->gradients, s->m, s->v, s->spans, s->span_count, lr,
                     clip > 0 && result.norm > clip ? clip / result.norm : 1.0);
+    pq_profile_end(&s->profile, PQ_PHASE_ADAMW);
     pq_qat_updated(s->qat);
+    pq_profile_end(&s->profile, PQ_PHASE_METHODS);
     result.updated = true;
     return result;
 }

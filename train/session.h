@@ -7,6 +7,7 @@
 #include "optim/optim.h"
 #include "train/evaluate.h"
 #include "train/method.h"
+#include "train/profile.h"
 #include "train/teacher.h"
 
 typedef struct pq_session_options {
@@ -46,6 +47,7 @@ typedef struct pq_session {
     float *divergences;          /* from the teacher; NULL without one */
     void *activations, *scratch; /* activations: room for any matrix in fp32, too */
     pq_session_memory memory;
+    pq_profile profile;
 } pq_session;
 
 /* What an iteration did. An objective or norm that is not finite means that nothing was updated. */

@@ -63,13 +63,19 @@ static pq_status save_model(loop *l, const char *path, bool with_state, pq_error
     return status;
 }
 
+static pq_profile *profile(const loop *l) {
+    return &l->job->session->profile;
+}
+
 static pq_status save_checkpoint(loop *l, pq_error *err) {
     char *path = pq_run_checkpoint_path(l->dir, l->job->counters.iter);
     if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
     pq_progress_pause(l->progress);
+    pq_profile_pause(profile(l), PQ_PHASE_REST);
     pq_status status = pq_metrics_sync(l->metrics, err);
     if (status == PQ_OK) status = save_model(l, path, true, err);
     if (status == PQ_OK) status = pq_run_prune(l->dir, (size_t)l->job->config->save.keep, err);
+    pq_profile_end(profile(l), PQ_PHASE_SAVE);
     pq_progress_continue(l->progress);
     free(path);
     l->saved_iter = l->job->counters.iter;
@@ -80,7 +86,9 @@ static pq_status save_checkpoint(loop *l, pq_error *err) {
 static pq_status save_best(loop *l, pq_error *err) {
     char *path = pq_run_path(l->dir, "best.h5");
     if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
+    pq_profile_pause(profile(l), PQ_PHASE_EVALUATE);
     pq_status status = save_model(l, path, false, err);
+    pq_profile_end(profile(l), PQ_PHASE_SAVE);
     free(path);
     return status;
 }
@@ -134,6 +142,7 @@ static pq_status evaluate(loop *l, pq_error *err) {
     pq_evaluation_options options = l->job->eval;
     options.lent = &lent;
     pq_progress_pause(l->progress);
+    pq_profile_pause(profile(l), PQ_PHASE_REST);
     PQ_TRY(write_matrices(l, err)); /* of the gradients, too, which are lent */
     PQ_TRY(pq_evaluate(pq_session_evaluated(l->job->session), l->job->dataset, &options, &e, err));
     const char *split = pq_split_name(l->job->eval.split), *protocol = pq_protocol_name(&l->job->eval);
@@ -150,6 +159,7 @@ static pq_status evaluate(loop *l, pq_error *err) {
     if (status == PQ_OK) status = write_windows(l, &e, "windows-last.csv", err);
     if (status == PQ_OK) status = keep_if_best(l, &e, err);
     pq_evaluation_deinit(&e);
+    pq_profile_end(profile(l), PQ_PHASE_EVALUATE);
     pq_progress_continue(l->progress);
     return status;
 }
@@ -207,7 +217,9 @@ static pq_status iterate(loop *l, pq_error *err) {
     double lr = pq_schedule_rate(&l->job->schedule, c->iter);
     if (pq_qat_levels_change(config, c->iter)) /* losses so far were those of an easier codebook */
         c->best_loss = INFINITY, c->best_se = NAN, c->best_iter = -1, c->evaluations_since_best = 0;
+    pq_profile_pause(profile(l), PQ_PHASE_REST);
     pq_job_draw(l->job, c->iter);
+    pq_profile_end(profile(l), PQ_PHASE_LOADER);
     pq_iteration done = pq_session_iterate(l->job->session, c->iter, lr);
     c->iter++;
     if (done.updated) {
@@ -356,10 +368,13 @@ static pq_status train_job(loop *l, bool resumed, pq_train_result *result, pq_er
         pq_progress_create(l->job->counters.iter, l->job->config->train.max_iters, l->options->quiet);
     say_start(l, resumed);
     status = l->job->config->log.tensorboard ? pq_metrics_add_tensorboard(l->metrics, l->dir, err) : PQ_OK;
+    pq_profile_start(profile(l));
     if (status == PQ_OK) status = run_loop(l, resumed, err);
+    pq_profile_pause(profile(l), PQ_PHASE_REST);
     closed = pq_metrics_close(l->metrics, status == PQ_OK ? err : NULL);
     if (status == PQ_OK) status = closed;
-    if (status == PQ_OK || status == PQ_STOPPED || status == PQ_DIVERGED) {
+    const bool ended = status == PQ_OK || status == PQ_STOPPED || status == PQ_DIVERGED;
+    if (ended) {
         pq_error second;
         if (pq_run_info_write(&l->info, l->job, l->dir, endings[status], l->last_loss, l->last_se, &second) !=
             PQ_OK)
@@ -368,6 +383,7 @@ static pq_status train_job(loop *l, bool resumed, pq_train_result *result, pq_er
         write_report(l);
     }
     pq_progress_destroy(l->progress);
+    if (ended && l->options->profile) pq_profile_print(l->job->session, l->options->profile);
     return status;
 }
 

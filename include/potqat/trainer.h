@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <potqat/config.h>
 
@@ -20,6 +21,7 @@ typedef struct pq_train_options {
     void *user;
     const char *const *arguments; /**< kept in run.json; may be NULL */
     int argument_count;
+    FILE *profile; /**< where the run ends with a table of what took its time; NULL: nowhere */
 } pq_train_options;
 
 /** What a training ended with. Losses are nats a token on eval.split; NaN where nothing was evaluated. */

@@ -64,6 +64,6 @@ void pq_cli_print_help(const pq_command *command, FILE *out);
 /* Each in the .c file of its command. */
 extern const pq_command pq_cmd_data_fetch, pq_cmd_data_prepare, pq_cmd_data_train_tokenizer, pq_cmd_train,
     pq_cmd_quantize, pq_cmd_eval, pq_cmd_generate, pq_cmd_import, pq_cmd_export, pq_cmd_inspect,
-    pq_cmd_config, pq_cmd_report, pq_cmd_bench_train, pq_cmd_bench_infer, pq_cmd_sweep;
+    pq_cmd_config, pq_cmd_report, pq_cmd_bench_train, pq_cmd_bench_infer, pq_cmd_bench_kernels, pq_cmd_sweep;
 
 #endif

@@ -85,7 +85,7 @@ static const pq_flag flags[] = {
     {"context", 0, "T", "tokens of a sequence; default 64, 256, 512"},
     {"iters", 0, "N", "iterations to time, after two that are not; default 10"},
     {"recompute", 0, NULL, "recompute blocks in the backward pass: less memory"},
-    {"profile", 0, NULL, "print the time of each op to stderr"},
+    {"profile", 0, NULL, "end with what took the time, to stderr (see potqat train --help)"},
     {NULL, 0, NULL, NULL},
 };
 

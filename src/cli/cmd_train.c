@@ -138,7 +138,8 @@ static pq_status run(const pq_cli *cli, pq_error *err) {
     pq_train_options options = {.resume = resumed != NULL,
                                 .overwrite = pq_cli_has(cli, "overwrite"),
                                 .quiet = pq_cli_quiet(cli),
-                                .cancelled = cancelled};
+                                .cancelled = cancelled,
+                                .profile = pq_cli_has(cli, "profile") ? stderr : NULL};
     options.arguments = pq_cli_words(cli, &options.argument_count);
     pq_status status;
     if (pq_cli_has(cli, "dry-run")) {
@@ -159,6 +160,9 @@ static const pq_flag flags[] = {
     {"overwrite", 0, NULL, "replace the run that stands in run.dir"},
     {"dry-run", 0, NULL,
      "print the resolved config, parameters, memory, disk need and epochs; train nothing"},
+    {"profile", 0, NULL,
+     "end with what took the time, to stderr: ops forward and backward, optimizer, loader, evaluation, "
+     "saving"},
     {NULL, 0, NULL, NULL},
 };
 
@@ -190,6 +194,12 @@ const pq_command pq_cmd_train = {
         "An iteration whose loss or gradient is NaN or infinite updates nothing; after train.max_bad_iters "
         "of them in "
         "a row the last good weights are saved and the exit status is 4.\n"
+        "\n"
+        "--profile lists each op, forward (with what is recomputed) and backward, and the other parts of an "
+        "iteration: calls, milliseconds an iteration, share of all iterations; GFLOP/s of the products, "
+        "counted from their shapes (attention: the causal half), and their share of what this machine can do "
+        "in the type they multiply, measured at the end (potqat bench kernels). Below, shares of the whole: "
+        "iterations, evaluation, saving.\n"
         "\n"
         "EXAMPLES\n"
         "    potqat train configs/char-fp32.yaml\n"

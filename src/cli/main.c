@@ -29,6 +29,7 @@ static const pq_command *const commands[] = {
     &pq_cmd_report,
     &pq_cmd_bench_train,
     &pq_cmd_bench_infer,
+    &pq_cmd_bench_kernels,
     NULL,
 };
 /* clang-format on */

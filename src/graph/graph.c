@@ -141,6 +141,7 @@ static void run_steps(pq_graph *graph, const pq_batch *batch, size_t first, size
         if (step->kind == STEP_BACKWARD) {
             node->op->backward(graph, node);
             plan->times[step->node].backward += now() - start;
+            plan->times[step->node].backward_calls++;
             continue;
         }
         for (int i = 0; i < PQ_MAX_OUTPUTS; i++) {
@@ -152,6 +153,7 @@ static void run_steps(pq_graph *graph, const pq_batch *batch, size_t first, size
         graph->again = step->kind == STEP_RECOMPUTE;
         node->op->forward(graph, node);
         plan->times[step->node].forward += now() - start;
+        plan->times[step->node].forward_calls++;
     }
     graph->run = NULL;
 }
@@ -166,4 +168,8 @@ void pq_graph_backward(pq_graph *graph, const pq_batch *batch) {
 
 const pq_node_time *pq_graph_times(const pq_graph *graph) {
     return graph->plan->times;
+}
+
+void pq_graph_reset_times(pq_graph *graph) {
+    memset(graph->plan->times, 0, graph->node_count * sizeof *graph->plan->times);
 }

@@ -28,6 +28,13 @@ typedef enum pq_type { PQ_F32, PQ_BF16 } pq_type;
 
 enum { PQ_MAX_INPUTS = 4, PQ_MAX_OUTPUTS = 3, PQ_NONE = -1 };
 
+/* Floating-point operations of an op's matrix products, a multiply-add counted as two, and the type of the
+ * numbers that are multiplied. */
+typedef struct pq_work {
+    double forward, backward;
+    pq_type type;
+} pq_work;
+
 /* What an op is: shapes are checked by the function that adds the node; forward and backward do the work. */
 typedef struct pq_op {
     const char *name;
@@ -38,6 +45,8 @@ typedef struct pq_op {
     bool cheap;             /* outputs are recomputed for the backward pass instead of kept */
     /* Whether the gradient of input i may be the very buffer of the output's gradient (NULL: never). */
     bool (*gradient_in_place)(const pq_node *node, int input);
+    /* What one call computes, for profiles; NULL: no products worth counting. */
+    pq_work (*work)(const pq_graph *graph, const pq_node *node);
 } pq_op;
 
 /* A node's constants; each op reads its own. */
@@ -163,11 +172,12 @@ void pq_graph_set_input(pq_graph *graph, int tensor, void *value);
 void pq_graph_forward(pq_graph *graph, const pq_batch *batch);
 void pq_graph_backward(pq_graph *graph, const pq_batch *batch);
 
-/* Nanoseconds each node has taken since the last reset (forward, with recomputation, and backward), for
- * profiles. */
+/* Nanoseconds each node has taken since the last reset (forward, with recomputation, and backward) and how
+ * often it ran, for profiles. */
 typedef struct pq_node_time {
-    uint64_t forward, backward;
+    uint64_t forward, backward, forward_calls, backward_calls;
 } pq_node_time;
 const pq_node_time *pq_graph_times(const pq_graph *graph);
+void pq_graph_reset_times(pq_graph *graph);
 
 #endif

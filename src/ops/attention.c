@@ -100,11 +100,19 @@ static void backward(const pq_graph *graph, const pq_node *node) {
     pq_parallel_for(graph->batch * w.heads, backward_pair, &w);
 }
 
+/* Two products forward; five backward, which makes the scores again. Of each, the causal half. */
+static pq_work work_of(const pq_graph *graph, const pq_node *node) {
+    double columns = (double)graph->tensors[node->outputs[OUT]].columns;
+    double product = (double)graph->tokens * ((double)graph->context + 1) * columns;
+    return (pq_work){2 * product, 5 * product, PQ_F32};
+}
+
 static const pq_op op = {.name = "attention",
                          .forward = forward,
                          .backward = backward,
                          .reads_inputs = 1u << QKV,
-                         .reads_outputs = 1u << OUT | 1u << LSE};
+                         .reads_outputs = 1u << OUT | 1u << LSE,
+                         .work = work_of};
 
 pq_status pq_op_attention(pq_graph *graph, int qkv, size_t heads, double p, int *out, pq_error *err) {
     size_t columns = graph->tensors[qkv].columns, width = columns / 3;

@@ -153,8 +153,18 @@ static size_t group_bytes(const pq_graph *graph, int x) {
     return graph->tensors[x].type == PQ_BF16 ? rows * graph->vocab * sizeof(pq_bf16) : 0;
 }
 
-static const pq_op op = {
-    .name = "head", .forward = forward, .backward = backward, .reads_inputs = 1u << X | 1u << WTE};
+/* In training; a teacher's logits are not counted. */
+static pq_work work_of(const pq_graph *graph, const pq_node *node) {
+    const pq_tensor *wte = &graph->tensors[node->inputs[WTE]];
+    return (pq_work){0, 3 * 2.0 * (double)graph->tokens * (double)graph->vocab * (double)wte->columns,
+                     wte->type};
+}
+
+static const pq_op op = {.name = "head",
+                         .forward = forward,
+                         .backward = backward,
+                         .reads_inputs = 1u << X | 1u << WTE,
+                         .work = work_of};
 
 pq_status pq_op_head(pq_graph *graph, int x, int wte, pq_error *err) {
     const pq_tensor *table = &graph->tensors[wte];

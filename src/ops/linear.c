@@ -71,8 +71,17 @@ static void backward(const pq_graph *graph, const pq_node *node) {
     pq_parallel_for(b.tiles.count, bias_tile, &b);
 }
 
-static const pq_op op = {
-    .name = "linear", .forward = forward, .backward = backward, .reads_inputs = 1u << X | 1u << WEIGHT};
+static pq_work work_of(const pq_graph *graph, const pq_node *node) {
+    const pq_tensor *w = &graph->tensors[node->inputs[WEIGHT]];
+    double product = 2.0 * (double)graph->tokens * (double)w->rows * (double)w->columns;
+    return (pq_work){product, 2 * product, w->type};
+}
+
+static const pq_op op = {.name = "linear",
+                         .forward = forward,
+                         .backward = backward,
+                         .reads_inputs = 1u << X | 1u << WEIGHT,
+                         .work = work_of};
 
 pq_status pq_op_linear(pq_graph *graph, int x, int weight, int bias, int *out, pq_error *err) {
     const pq_tensor *w = &graph->tensors[weight];

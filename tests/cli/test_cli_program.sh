@@ -37,7 +37,7 @@ expect 2 '' '^potqat: unknown command confg; did you mean potqat config\?$' conf
 expect 2 '' '^potqat: unknown command xyzzyxyzzy; potqat --help lists them$' xyzzyxyzzy
 expect 2 '' '^potqat: unknown command --versoin' --versoin
 expect 0 '^    bench train ' '' bench --help
-expect 2 '' '^potqat: potqat bench needs one of: train, infer; found trian$' bench trian
+expect 2 '' '^potqat: potqat bench needs one of: train, infer, kernels; found trian$' bench trian
 expect 0 '^  train\.lr = 1\.0e-3$' '' config --help
 expect 0 '^\| `lr` \| `1\.0e-3` \|' '' config --markdown
 expect 0 '^  lr: 0\.5$' '' config train.lr=0.5 "$configs/quickstart.yaml"
