@@ -19,5 +19,5 @@ set output ARG2."/qat.svg"
 set title "Trained quantization-aware: gap to fp32 trained as long, one parent"
 unset logscale y
 set yrange [0:0.06]
-plot for [k in "pot:tensor pot:row uniform:row"] ARG1 skip 1 using (cell(k, 4)):(strcol(9) eq "" ? 1/0 : cell(k, 9)) \
+plot for [k in shown] ARG1 skip 1 using (cell(k, 4)):(strcol(9) eq "" ? 1/0 : cell(k, 9)) \
     with points pt 7 ps 1 title k
