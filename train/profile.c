@@ -51,7 +51,7 @@ static double peak_of(writer *w, pq_type type) {
     return w->peaks[type];
 }
 
-/* All nodes of the op that node `first` is of, in one pass: forward or backward. */
+/* All nodes with the name of the op that node `first` is of, in one pass: forward or backward. */
 static pq_profile_row op_row(writer *w, size_t first, bool backward) {
     const pq_graph *graph = w->session->graph;
     const pq_node_time *times = pq_graph_times(graph);
@@ -60,7 +60,7 @@ static pq_profile_row op_row(writer *w, size_t first, bool backward) {
     double operations = 0;
     pq_type type = PQ_F32;
     for (size_t i = first; i < graph->node_count; i++) {
-        if (graph->nodes[i].op != op) continue;
+        if (strcmp(graph->nodes[i].op->name, op->name) != 0) continue;
         uint64_t calls = backward ? times[i].backward_calls : times[i].forward_calls;
         pq_work work = op->work ? op->work(graph, &graph->nodes[i]) : (pq_work){0};
         row.calls += calls;
@@ -77,7 +77,7 @@ static pq_profile_row op_row(writer *w, size_t first, bool backward) {
 
 static bool met_before(const pq_graph *graph, size_t node) {
     for (size_t i = 0; i < node; i++)
-        if (graph->nodes[i].op == graph->nodes[node].op) return true;
+        if (strcmp(graph->nodes[i].op->name, graph->nodes[node].op->name) == 0) return true;
     return false;
 }
 
