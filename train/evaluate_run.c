@@ -85,7 +85,7 @@ static pq_status bind_narrow(const pq_params *params, runner *r, pq_error *err) 
     for (size_t i = 0; i < params->count; i++) {
         size_t offset = params->list[i].offset;
         r->graph->kernels->narrow(r->weights + offset, r->narrow + offset, params->list[i].count);
-        pq_graph_bind_narrow(r->graph, offset, r->narrow + offset);
+        if (params->list[i].rows) pq_graph_bind_matrix(r->graph, offset, r->narrow + offset);
     }
     return PQ_OK;
 }

@@ -69,14 +69,14 @@ static void narrow_tile(void *context, size_t i) {
 
 static void show_matrix(pq_qat *qat, size_t index) {
     const pq_param *p = &qat->model->params.list[index];
-    bool quantized = qat->model->quant[index].quantized;
-    float *values = qat->shown.narrow ? qat->shown.stage : qat->shown.wide;
-    if (!qat->shown.narrow && quantized) values += p->offset;
+    bool quantized = qat->model->quant[index].quantized, narrow = qat->shown.type == PQ_BF16;
+    if (!p->rows || (!quantized && !narrow)) return;
+    float *values = narrow ? qat->shown.stage : qat->shown.places[index];
     for (size_t k = 0; quantized && k < qat->active_count; k++)
         if (qat->active[k]->forward) qat->active[k]->forward(qat, qat->own[k], index, values);
-    if (!qat->shown.narrow || !p->rows) return;
+    if (!narrow) return;
     narrowing n = {.from = quantized ? values : qat->model->weights + p->offset,
-                   .to = qat->shown.narrow[index],
+                   .to = qat->shown.places[index],
                    .count = p->count};
     pq_parallel_for((n.count + NARROW_TILE - 1) / NARROW_TILE, narrow_tile, &n);
 }
@@ -91,8 +91,8 @@ void pq_qat_show(pq_qat *qat, int64_t iter, double lr, const pq_shown *shown) {
 }
 
 const float *pq_qat_shown(const pq_qat *qat, size_t index, size_t first, size_t n, float *wide) {
-    if (!qat->shown.narrow) return qat->shown.wide + qat->model->params.list[index].offset + first;
-    pq_kernels_get()->widen(qat->shown.narrow[index] + first, wide, n);
+    if (qat->shown.type == PQ_F32) return (const float *)qat->shown.places[index] + first;
+    pq_kernels_get()->widen((const pq_bf16 *)qat->shown.places[index] + first, wide, n);
     return wide;
 }
 

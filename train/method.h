@@ -8,7 +8,7 @@
 #define PQ_TRAIN_METHOD_H
 
 #include "config/config.h"
-#include "kernels/kernels.h"
+#include "graph/graph.h"
 #include "model/model.h"
 #include "potqat/checkpoint.h"
 
@@ -16,11 +16,11 @@ typedef struct pq_method pq_method;
 
 enum { PQ_MOST_METHODS = 16, PQ_SHOWN_PIECE = 256 /* values that hooks read at once */ };
 
-/* Where the graph finds what it sees of matrices. */
+/* Where the graph finds what it sees of matrices: fp32, quantized ones alone, or bf16, all of them. */
 typedef struct pq_shown {
-    float *wide;            /* [elements], quantized matrices only */
-    pq_bf16 *const *narrow; /* or, where not NULL: [parameters] places of all matrices, rounded to bf16 */
-    float *stage;           /* with narrow: the largest matrix, on its way there */
+    pq_type type;
+    void *const *places; /* [parameters] */
+    float *stage;        /* bf16: the largest matrix, on its way to its place */
 } pq_shown;
 
 /* What the active methods of one training share. */

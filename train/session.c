@@ -10,29 +10,32 @@
 #include "base/threads.h"
 #include "kernels/gemm_bf16.h"
 
-static bool any_quantized(const pq_model *model) {
-    for (size_t i = 0; i < model->params.count; i++)
-        if (model->quant[i].quantized) return true;
-    return false;
-}
-
 static size_t buffer_bytes(const pq_session *s) {
     return s->model->params.elements * sizeof(float);
 }
 
-/* Must the bf16 copy of matrix i stand apart from the gradients? Else it is in the place of its gradient,
- * which is written when the copy has been read for the last time: not so where micro-batches follow, where a
- * method reads it later, and for the table that the head reads slice by slice. */
-static bool stands_apart(const pq_session *s, size_t i) {
-    const pq_param *p = &s->model->params.list[i];
-    return p->rows && (s->options.accumulate > 1 || s->qat->reads_shown || p->id == PQ_PARAM_WTE);
+/* Does the graph see other values of parameter i than the latent weights? */
+static bool shown(const pq_session *s, size_t i) {
+    return s->model->params.list[i].rows && (s->options.bf16 || s->model->quant[i].quantized);
 }
 
-static size_t narrow_bytes(const pq_session *s) {
+/* Must these values stand apart from the gradients? Else they are in the place of their gradient, which is
+ * written when they have been read for the last time: not so where micro-batches follow, where a method reads
+ * them later, and for the table that the head reads slice by slice. */
+static bool stands_apart(const pq_session *s, size_t i) {
+    return shown(s, i) &&
+           (s->options.accumulate > 1 || s->qat->reads_shown || s->model->params.list[i].id == PQ_PARAM_WTE);
+}
+
+static size_t shown_size(const pq_session *s) {
+    return s->options.bf16 ? sizeof(pq_bf16) : sizeof(float);
+}
+
+static size_t apart_bytes(const pq_session *s) {
     size_t elements = 0;
     for (size_t i = 0; i < s->model->params.count; i++)
         elements += stands_apart(s, i) ? s->model->params.list[i].count : 0;
-    return elements * sizeof(pq_bf16);
+    return elements * shown_size(s);
 }
 
 /* In fp32: the activations have room for any matrix, on its way to bf16 or to be looked at. */
@@ -43,17 +46,17 @@ static size_t largest_matrix_bytes(const pq_session *s) {
     return most * sizeof(float);
 }
 
-static pq_status bind_narrow(pq_session *s, pq_error *err) {
+static pq_status place_shown(pq_session *s, pq_error *err) {
     const pq_params *params = &s->model->params;
-    PQ_TRY(pq_calloc(params->count, sizeof *s->places, "places of bf16 weights", &s->places, err));
-    pq_bf16 *next = s->narrow;
+    PQ_TRY(pq_calloc(params->count, sizeof *s->places, "places of what is shown", &s->places, err));
+    char *next = s->apart;
     for (size_t i = 0; i < params->count; i++) {
         const pq_param *p = &params->list[i];
-        if (!p->rows) continue;
+        if (!shown(s, i)) continue;
         bool apart = stands_apart(s, i);
-        s->places[i] = apart ? next : (pq_bf16 *)(void *)(s->gradients + p->offset);
-        if (apart) next += p->count;
-        pq_graph_bind_narrow(s->graph, p->offset, s->places[i]);
+        s->places[i] = apart ? (void *)next : s->gradients + p->offset;
+        if (apart) next += p->count * shown_size(s);
+        pq_graph_bind_matrix(s->graph, p->offset, s->places[i]);
     }
     return PQ_OK;
 }
@@ -69,8 +72,7 @@ static size_t method_bytes(const pq_qat *qat) {
 static pq_status allocate_buffers(pq_session *s, pq_error *err) {
     size_t bytes = buffer_bytes(s), sequences = s->options.batch * s->options.accumulate;
     size_t tokens = sequences * s->options.context;
-    if (s->memory.quantized) PQ_TRY(pq_pages_reserve(bytes, "quantized weights", &s->quantized, err));
-    if (s->memory.narrow) PQ_TRY(pq_pages_reserve(s->memory.narrow, "bf16 weights", &s->narrow, err));
+    if (s->memory.shown) PQ_TRY(pq_pages_reserve(s->memory.shown, "quantized weights", &s->apart, err));
     PQ_TRY(pq_pages_reserve(bytes, "gradients", &s->gradients, err));
     PQ_TRY(pq_pages_reserve(bytes, "first moments", &s->m, err));
     PQ_TRY(pq_pages_reserve(bytes, "second moments", &s->v, err));
@@ -86,8 +88,8 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
         PQ_TRY(pq_teacher_place(s->options.teacher, s->activations, s->scratch, err));
     }
     pq_graph_place(s->graph, s->activations, s->scratch);
-    pq_graph_bind(s->graph, s->model->weights, s->quantized, s->gradients);
-    return s->options.bf16 ? bind_narrow(s, err) : PQ_OK;
+    pq_graph_bind(s->graph, s->model->weights, s->model->weights, s->gradients);
+    return place_shown(s, err);
 }
 
 static pq_status build(pq_session *s, bool allocate, pq_error *err) {
@@ -105,17 +107,15 @@ static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     if (plan.scratch < s->options.least.scratch) plan.scratch = s->options.least.scratch;
     PQ_TRY(pq_qat_create(s->model, s->options.config, &s->options.scale, s->options.iter, &s->qat, err));
     s->memory = (pq_session_memory){.weights = bytes,
-                                    .quantized = any_quantized(s->model) && !s->options.bf16 ? bytes : 0,
-                                    .narrow = s->options.bf16 ? narrow_bytes(s) : 0,
+                                    .shown = apart_bytes(s),
                                     .gradients = bytes,
                                     .moments = 2 * bytes,
                                     .methods = method_bytes(s->qat),
                                     .teacher = teacher ? teacher->bytes : 0,
                                     .activations = plan.activations,
                                     .scratch = plan.scratch};
-    s->memory.total = s->memory.weights + s->memory.quantized + s->memory.narrow + s->memory.gradients +
-                      s->memory.moments + s->memory.methods + s->memory.teacher + s->memory.activations +
-                      s->memory.scratch;
+    s->memory.total = s->memory.weights + s->memory.shown + s->memory.gradients + s->memory.moments +
+                      s->memory.methods + s->memory.teacher + s->memory.activations + s->memory.scratch;
     PQ_TRY(pq_calloc(params->count, sizeof *s->spans, "decay groups", &s->spans, err));
     s->span_count = params->count;
     for (size_t i = 0; i < params->count; i++)
@@ -151,8 +151,7 @@ pq_status pq_session_create(pq_model *model, const pq_session_options *options, 
 void pq_session_destroy(pq_session *s) {
     if (!s) return;
     size_t bytes = buffer_bytes(s);
-    pq_pages_release(s->quantized, bytes);
-    pq_pages_release(s->narrow, s->memory.narrow);
+    pq_pages_release(s->apart, s->memory.shown);
     pq_pages_release(s->gradients, bytes);
     pq_pages_release(s->m, bytes);
     pq_pages_release(s->v, bytes);
@@ -227,7 +226,8 @@ static void copy_ranges(const pq_session *s, float (*from)[2], float (*to)[2]) {
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
-    pq_shown shown = {.wide = s->quantized, .narrow = s->places, .stage = s->activations};
+    pq_shown shown = {
+        .type = s->options.bf16 ? PQ_BF16 : PQ_F32, .places = s->places, .stage = s->activations};
     pq_qat_show(s->qat, iter, lr, &shown);
     copy_ranges(s, s->model->ranges, s->ranges);
     pq_profile_end(&s->profile, PQ_PHASE_QUANTIZE);

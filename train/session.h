@@ -26,7 +26,7 @@ typedef struct pq_session_options {
 
 /* Bytes that a session takes; known before anything is allocated. */
 typedef struct pq_session_memory {
-    size_t weights, quantized, narrow, gradients, moments, methods, teacher, activations, scratch, total;
+    size_t weights, shown, gradients, moments, methods, teacher, activations, scratch, total;
 } pq_session_memory;
 
 typedef struct pq_session {
@@ -35,9 +35,9 @@ typedef struct pq_session {
     pq_qat *qat;
     pq_graph *graph;
     pq_adamw adamw; /* step = updates behind the moments */
-    float *quantized, *gradients, *m, *v;
-    pq_bf16 *narrow;  /* with bf16: what the graph sees of the matrices that stand apart from the gradients */
-    pq_bf16 **places; /* [parameters] with bf16: where it sees each matrix */
+    float *gradients, *m, *v;
+    void *apart;   /* what the graph sees of matrices, where that can't stand in the place of the gradients */
+    void **places; /* [parameters] where it sees each that differs from the latent weights */
     float (*ranges)[2]; /* the model's ranges of activations before this iteration; NULL: it has none */
     pq_span *spans;
     size_t span_count;

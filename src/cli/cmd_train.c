@@ -28,13 +28,12 @@ static bool cancelled(void *user) {
 
 static void print_memory(const pq_session_memory *m) {
     const double mib = 1 << 20;
-    printf("# memory plan, MiB: weights %.1f, quantized %.1f, bf16 copies %.1f, gradients %.1f, moments "
+    printf("# memory plan, MiB: weights %.1f, quantized or bf16 %.1f, gradients %.1f, moments "
            "%.1f, methods %.1f, "
            "teacher %.1f, activations %.1f, scratch %.1f, together %.1f\n",
-           (double)m->weights / mib, (double)m->quantized / mib, (double)m->narrow / mib,
-           (double)m->gradients / mib, (double)m->moments / mib, (double)m->methods / mib,
-           (double)m->teacher / mib, (double)m->activations / mib, (double)m->scratch / mib,
-           (double)m->total / mib);
+           (double)m->weights / mib, (double)m->shown / mib, (double)m->gradients / mib,
+           (double)m->moments / mib, (double)m->methods / mib, (double)m->teacher / mib,
+           (double)m->activations / mib, (double)m->scratch / mib, (double)m->total / mib);
 }
 
 /* What a run would be, without running it. */

@@ -110,11 +110,10 @@ void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gra
     }
 }
 
-void pq_graph_bind_narrow(pq_graph *graph, size_t offset, pq_bf16 *matrix) {
+void pq_graph_bind_matrix(pq_graph *graph, size_t offset, void *values) {
     for (size_t t = 0; t < graph->tensor_count; t++)
-        if (graph->tensors[t].type == PQ_BF16 && graph->tensors[t].parameter &&
-            graph->tensors[t].offset == offset)
-            graph->tensors[t].value = matrix;
+        if (graph->tensors[t].parameter && graph->tensors[t].offset == offset)
+            graph->tensors[t].value = values;
 }
 
 void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]) {

@@ -157,9 +157,9 @@ void pq_graph_place(pq_graph *graph, void *activations, void *scratch);
  * borrowed. */
 void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gradients);
 
-/* The matrix at `offset`, of a graph that stores matrices in bf16, is read from here; borrowed. It may stand
- * where its gradient will: ops have read a matrix when they write that. */
-void pq_graph_bind_narrow(pq_graph *graph, size_t offset, pq_bf16 *matrix);
+/* The matrix at `offset` is read from here, in the graph's type; borrowed. It may stand where its gradient
+ * will: ops have read a matrix when they write that, but for the head's table. */
+void pq_graph_bind_matrix(pq_graph *graph, size_t offset, void *values);
 
 /* The ranges of activations, borrowed; batches with `observe` change them. */
 void pq_graph_bind_ranges(pq_graph *graph, float (*ranges)[2]);

@@ -13,7 +13,7 @@ pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, dou
                         pq_error *err);
 
 /* The same with matrices and activations in bf16; the residual stream, whose sums are of all layers, stays
- * fp32. Matrices are bound by pq_graph_bind_narrow. PQ_ERR_USAGE where the model quantizes activations. */
+ * fp32. Matrices are bound by pq_graph_bind_matrix. PQ_ERR_USAGE where the model quantizes activations. */
 pq_status pq_gpt2_narrow_graph(const pq_model *model, size_t batch, size_t context, double dropout,
                                pq_graph **out, pq_error *err);
 

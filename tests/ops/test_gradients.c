@@ -187,8 +187,8 @@ static double loss_of(bench *b) {
 /* The graph of a case, ready to run; with a layer norm before the head where `norm` is set. */
 static void bind_narrow(pq_graph *graph, pq_bf16 *matrices) {
     for (size_t t = 0; t < graph->tensor_count; t++)
-        if (graph->tensors[t].parameter)
-            pq_graph_bind_narrow(graph, graph->tensors[t].offset, matrices + graph->tensors[t].offset);
+        if (graph->tensors[t].parameter && graph->tensors[t].type == PQ_BF16)
+            pq_graph_bind_matrix(graph, graph->tensors[t].offset, matrices + graph->tensors[t].offset);
 }
 
 static void open_case(bench *b, int number, bool recompute, const pq_soft_targets *teacher, pq_type type,

@@ -7,7 +7,7 @@
 extern pq_error err;
 extern char folder[64];
 
-void make_folder(void); /* with text.txt in it, 4,000 bytes */
+void make_folder(void);                         /* with text.txt in it, 4,000 bytes */
 void make_text(const char *name, size_t bytes); /* words with some noise */
 void remove_folder(void);
 const char *path_of(const char *name); /* in the folder; the last eight stay valid */

@@ -7,6 +7,7 @@
 
 #include "model/gpt2.h"
 #include "tests/harness/suite.h"
+#include "tests/train/places.h"
 #include "train/method.h"
 #include "train/ptq.h"
 
@@ -77,7 +78,7 @@ START_TEST(soft_blends_from_latent_to_hard) {
         double hardness;
     } cases[] = {{0, 0}, {3, 0}, {4, 0}, {6, 0.25}, {8, 0.5}, {12, 1}, {100, 1}};
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
-        pq_qat_show(qat, cases[k].iter, 1e-3, &(pq_shown){.wide = shown});
+        pq_qat_show(qat, cases[k].iter, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
         ck_assert_double_eq(qat->hardness, cases[k].hardness);
         for (size_t m = 0; m < model->params.count; m++) {
             const pq_param *p = &model->params.list[m];
@@ -97,7 +98,7 @@ START_TEST(learned_scales_follow_their_gradient) {
     begin((const char *[]){"quant.quantizer=pot", "quant.levels=3", "quant.scale=learned",
                            "qat.scale_lr=0.01", granularities[_i], "train.lr=1e-3", NULL});
     for (size_t i = 0; i < model->params.elements; i += 7) model->weights[i] *= 9; /* beyond the last cell */
-    pq_qat_show(qat, 0, 1e-3, &(pq_shown){.wide = shown});
+    pq_qat_show(qat, 0, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
     for (size_t i = 0; i < model->params.elements; i++) gradients[i] = noise(i);
     pq_qat_gradient(qat, gradients);
     float before = model->quant[0].scales[0];
@@ -138,7 +139,7 @@ START_TEST(frozen_weights_stay) {
     const pq_param *p = &model->params.list[m];
     float *w = model->weights + p->offset, *first = malloc(p->count * sizeof *first);
     for (int64_t iter = 0; iter < 6; iter++) {
-        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.wide = shown});
+        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
         const unsigned char *fixed = (const unsigned char *)array("freeze.fixed") + p->offset;
         size_t count = 0;
         float least = INFINITY, most = 0;
@@ -176,7 +177,7 @@ START_TEST(levels_fall_in_stages) {
     static const int levels[] = {15, 15, 7, 7, 7, 3, 3};
     for (int64_t iter = 0; iter < 7; iter++) {
         ck_assert_int_eq(pq_qat_levels_change(config, iter), iter == 0 || iter == 2 || iter == 5);
-        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.wide = shown});
+        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
         for (size_t m = 0; m < model->params.count; m++)
             if (model->quant[m].quantized) ck_assert_int_eq(model->quant[m].codebook.levels, levels[iter]);
         if (iter == 2 || iter == 5) /* scales fitted to the new codebook, and learned on from there */
@@ -195,7 +196,7 @@ START_TEST(dampening_pulls_towards_levels) {
     size_t m = find("wte.weight"), n = model->params.list[m].count, offset = model->params.list[m].offset;
     float *before = malloc(n * sizeof *before);
     memcpy(before, model->weights + offset, n * sizeof *before);
-    pq_qat_show(qat, 0, 1e-2, &(pq_shown){.wide = shown});
+    pq_qat_show(qat, 0, 1e-2, &(pq_shown){.places = places_of(qat->model, shown)});
     pq_qat_updated(qat);
     for (size_t i = 0; i < n; i++) {
         double w = (double)before[i], level = (double)shown[offset + i];
@@ -216,7 +217,8 @@ START_TEST(averages_follow_weights_and_scales) {
     for (int update = 1; update <= 12; update++) {
         double decay = fmin(0.5, (1.0 + update) / (10.0 + update));
         for (size_t i = 0; i < model->params.elements; i++) model->weights[i] *= 1.1f;
-        pq_qat_show(qat, update, 1e-3, &(pq_shown){.wide = shown}); /* fits the scales again */
+        pq_qat_show(qat, update, 1e-3,
+                    &(pq_shown){.places = places_of(qat->model, shown)}); /* fits the scales again */
         pq_qat_updated(qat);
         weight += (1 - decay) * ((double)model->weights[3] - weight);
         scale += (1 - decay) * ((double)model->quant[0].scales[0] - scale);
@@ -230,7 +232,7 @@ END_TEST
 /* An fp32 model, too, can be averaged. */
 START_TEST(averages_without_a_quantizer) {
     begin((const char *[]){"qat.ema=0.9", NULL});
-    pq_qat_show(qat, 0, 1e-3, &(pq_shown){.wide = shown});
+    pq_qat_show(qat, 0, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
     pq_qat_updated(qat);
     ck_assert_uint_eq(qat->array_count, 2);
     end();
@@ -249,7 +251,7 @@ START_TEST(scales_follow_the_largest_weight) {
             model->weights[p->offset + i] *= iter ? 2 : 1;
             largest = fmax(largest, fabs((double)model->weights[p->offset + i]));
         }
-        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.wide = shown});
+        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
         running = iter ? running + 0.01 * (largest - running) : largest;
         ck_assert_double_eq_tol((double)model->quant[m].scales[0], running / 4, 1e-6 * running);
     }
@@ -268,7 +270,7 @@ START_TEST(chance_rounds_without_bias) {
     size_t changes = 0;
     float *before = calloc(p->count, sizeof *before);
     for (int64_t iter = 0; iter < DRAWS; iter++) {
-        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.wide = shown});
+        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
         for (size_t i = 0; i < p->count; i++) {
             mean[i] += (double)shown[p->offset + i] / DRAWS;
             changes += iter > 0 && shown[p->offset + i] != before[i];

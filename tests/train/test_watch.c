@@ -12,6 +12,7 @@
 #include "potqat/trainer.h"
 #include "store/checkpoint.h"
 #include "tests/harness/suite.h"
+#include "tests/train/places.h"
 #include "train/matrix_stats.h"
 #include "train/metrics.h"
 #include "train/ptq.h"
@@ -200,7 +201,7 @@ START_TEST(other_codebooks_are_not_compared) {
     pq_watch_restart(qat);
     for (int64_t iter = 0; iter < 6; iter++) {
         w[iter] = -w[iter]; /* one weight a step changes sign */
-        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.wide = shown});
+        pq_qat_show(qat, iter, 1e-3, &(pq_shown){.places = places_of(qat->model, shown)});
         pq_qat_updated(qat);
     }
     ck_assert_int_eq(model->quant[0].codebook.levels, 3);
