@@ -8,9 +8,9 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
-#include "kernels/gemm.h"
 #include "kernels/gemm_bf16.h"
 #include "kernels/peak.h"
+#include "ops/product.h"
 #include "train/bench.h"
 #include "train/bench_rows.h"
 
@@ -158,41 +158,13 @@ static const struct {
               {"dx", false, false, false, 0, 2, 1},
               {"dW", true, false, true, 1, 2, 0}};
 
-typedef struct product {
-    bool transpose_a, transpose_b, wide;
-    size_t M, N, K;
-    float *A, *B, *C;
-} product;
-
 static void multiply(void *context, size_t i) {
-    const product *p = context;
-    pq_gemm(p->transpose_a, p->transpose_b, p->M, p->N, p->K, p->A, p->transpose_a ? p->M : p->K, p->B,
-            p->transpose_b ? p->K : p->N, false, p->C, p->N);
+    pq_multiply(context);
     (void)i;
 }
 
-static void multiply_bf16(void *context, size_t i) {
-    const product *p = context;
-    pq_gemm_bf16(&(pq_bf16_product){.transpose_a = p->transpose_a,
-                                    .transpose_b = p->transpose_b,
-                                    .wide = p->wide,
-                                    .M = p->M,
-                                    .N = p->N,
-                                    .K = p->K,
-                                    .lda = p->transpose_a ? p->M : p->K,
-                                    .ldb = p->transpose_b ? p->K : p->N,
-                                    .ldc = p->N,
-                                    .A = (const pq_bf16 *)(const void *)p->A,
-                                    .B = (const pq_bf16 *)(const void *)p->B,
-                                    .C = p->C});
-    (void)i;
-}
-
-static const struct {
-    const char *name;
-    void (*run)(void *context, size_t i);
-    size_t bytes; /* of a factor's number */
-} multipliers[TYPES] = {[FP32] = {"gemm", multiply, sizeof(float)}, [BF16] = {"gemm_bf16", multiply_bf16, 2}};
+static const char *const multipliers[TYPES] = {[FP32] = "gemm", [BF16] = "gemm_bf16"};
+static const pq_type types[TYPES] = {[FP32] = PQ_F32, [BF16] = PQ_BF16};
 
 /* The layers of a shape, by width C and tokens of a vocabulary V. The head's rows come in slices. */
 static const struct {
@@ -218,30 +190,31 @@ static void time_product(bench *b, int type, const pq_bench_shape *shape, size_t
     size_t sizes[3];
     sizes_of(shape, layer, sizes);
     size_t M = sizes[passes[pass].M], N = sizes[passes[pass].N], K = sizes[passes[pass].K];
-    product p = {.transpose_a = passes[pass].transpose_a,
-                 .transpose_b = passes[pass].transpose_b,
-                 .wide = passes[pass].wide,
-                 .M = M,
-                 .N = N,
-                 .K = K,
-                 .A = b->memory,
-                 .B = b->memory + pq_round_up(M * K, 16)};
-    p.C = p.B + pq_round_up(K * N, 16);
-    measured *row = add_row(b, multipliers[type].name, type);
-    row->row.data = places[numbers_of(sizes) * multipliers[type].bytes <= pq_peak_l2_bytes() ? L2 : MEMORY];
+    float *B = b->memory + pq_round_up(M * K, 16), *C = B + pq_round_up(K * N, 16);
+    pq_product p = {.transpose_a = passes[pass].transpose_a,
+                    .transpose_b = passes[pass].transpose_b,
+                    .M = M,
+                    .N = N,
+                    .K = K,
+                    .A = {b->memory, types[type]},
+                    .B = {B, types[type]},
+                    .C = {C, passes[pass].wide ? PQ_F32 : types[type]}};
+    measured *row = add_row(b, multipliers[type], type);
+    size_t bytes = numbers_of(sizes) * pq_type_bytes(types[type]);
+    row->row.data = places[bytes <= pq_peak_l2_bytes() ? L2 : MEMORY];
     snprintf(row->row.what, sizeof row->row.what, "%s %s %s", shape->name, layers[layer].name,
              passes[pass].name);
     fill(b, (numbers_of(sizes) + 2 * 16) * sizeof(float));
     for (size_t m = 0; m < b->modes; m++)
-        row->rates[m] = 2.0 * (double)M * (double)N * (double)K /
-                        pq_peak_seconds(b->threads[m], 1, multipliers[type].run, &p);
+        row->rates[m] =
+            2.0 * (double)M * (double)N * (double)K / pq_peak_seconds(b->threads[m], 1, multiply, &p);
 }
 
 static void time_products(bench *b) {
     size_t shapes;
     const pq_bench_shape *shape = pq_bench_shapes(&shapes);
     for (int type = 0; type < TYPES; type++) {
-        if (!wanted(b, multipliers[type].name)) continue;
+        if (!wanted(b, multipliers[type])) continue;
         if (type == BF16 && pq_gemm_bf16_check(NULL) != PQ_OK) continue;
         for (size_t s = 0; s < shapes; s++)
             for (size_t layer = 0; layer < LAYERS; layer++)
@@ -345,7 +318,7 @@ static bool any_wanted(const bench *b) {
     bool any = false;
     for (size_t k = 0; k < pq_bench_kernel_count; k++) any = any || wanted(b, pq_bench_kernel_rows[k].name);
     for (size_t a = 0; a < ATTENTIONS; a++) any = any || wanted(b, attentions[a].name);
-    for (int type = 0; type < TYPES; type++) any = any || wanted(b, multipliers[type].name);
+    for (int type = 0; type < TYPES; type++) any = any || wanted(b, multipliers[type]);
     return any;
 }
 

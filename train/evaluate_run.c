@@ -67,7 +67,7 @@ static size_t batch_of(const pq_evaluation_options *o) {
 
 static pq_status make_graph(const pq_model *model, const pq_evaluation_options *o, pq_graph **graph,
                             pq_plan_size *size, pq_error *err) {
-    PQ_TRY((o->bf16 ? pq_gpt2_narrow_graph : pq_gpt2_graph)(model, batch_of(o), o->context, 0, graph, err));
+    PQ_TRY(pq_gpt2_graph(model, o->bf16 ? PQ_BF16 : PQ_F32, batch_of(o), o->context, 0, graph, err));
     return pq_graph_plan(*graph, false, false, size, err);
 }
 
@@ -83,9 +83,10 @@ pq_status pq_evaluation_plan(const pq_model *model, const pq_dataset *dataset, c
 static pq_status bind_narrow(const pq_params *params, runner *r, pq_error *err) {
     PQ_TRY(pq_pages_reserve(r->weight_bytes / 2, "bf16 weights", &r->narrow, err));
     for (size_t i = 0; i < params->count; i++) {
-        size_t offset = params->list[i].offset;
-        r->graph->kernels->narrow(r->weights + offset, r->narrow + offset, params->list[i].count);
-        if (params->list[i].rows) pq_graph_bind_matrix(r->graph, offset, r->narrow + offset);
+        const pq_param *p = &params->list[i];
+        if (!p->rows) continue;
+        r->graph->kernels->narrow(r->weights + p->offset, r->narrow + p->offset, p->count);
+        pq_graph_bind_matrix(r->graph, p->offset, r->narrow + p->offset);
     }
     return PQ_OK;
 }

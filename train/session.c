@@ -27,15 +27,15 @@ static bool stands_apart(const pq_session *s, size_t i) {
            (s->options.accumulate > 1 || s->qat->reads_shown || s->model->params.list[i].id == PQ_PARAM_WTE);
 }
 
-static size_t shown_size(const pq_session *s) {
-    return s->options.bf16 ? sizeof(pq_bf16) : sizeof(float);
+static pq_type type_of(const pq_session *s) {
+    return s->options.bf16 ? PQ_BF16 : PQ_F32;
 }
 
 static size_t apart_bytes(const pq_session *s) {
     size_t elements = 0;
     for (size_t i = 0; i < s->model->params.count; i++)
         elements += stands_apart(s, i) ? s->model->params.list[i].count : 0;
-    return elements * shown_size(s);
+    return elements * pq_type_bytes(type_of(s));
 }
 
 /* In fp32: the activations have room for any matrix, on its way to bf16 or to be looked at. */
@@ -55,7 +55,7 @@ static pq_status place_shown(pq_session *s, pq_error *err) {
         if (!shown(s, i)) continue;
         bool apart = stands_apart(s, i);
         s->places[i] = apart ? (void *)next : s->gradients + p->offset;
-        if (apart) next += p->count * shown_size(s);
+        if (apart) next += p->count * pq_type_bytes(type_of(s));
         pq_graph_bind_matrix(s->graph, p->offset, s->places[i]);
     }
     return PQ_OK;
@@ -95,8 +95,8 @@ static pq_status allocate_buffers(pq_session *s, pq_error *err) {
 static pq_status build(pq_session *s, bool allocate, pq_error *err) {
     const pq_params *params = &s->model->params;
     pq_plan_size plan;
-    PQ_TRY((s->options.bf16 ? pq_gpt2_narrow_graph : pq_gpt2_graph)(
-        s->model, s->options.batch, s->options.context, s->options.dropout, &s->graph, err));
+    PQ_TRY(pq_gpt2_graph(s->model, type_of(s), s->options.batch, s->options.context, s->options.dropout,
+                         &s->graph, err));
     PQ_TRY(pq_graph_plan(s->graph, true, s->options.recompute, &plan, err));
     size_t bytes = buffer_bytes(s);
     const pq_teacher *teacher = s->options.teacher; /* its forward pass ends before the student's begins */
@@ -226,8 +226,7 @@ static void copy_ranges(const pq_session *s, float (*from)[2], float (*to)[2]) {
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
-    pq_shown shown = {
-        .type = s->options.bf16 ? PQ_BF16 : PQ_F32, .places = s->places, .stage = s->activations};
+    pq_shown shown = {.type = type_of(s), .places = s->places, .stage = s->activations};
     pq_qat_show(s->qat, iter, lr, &shown);
     copy_ranges(s, s->model->ranges, s->ranges);
     pq_profile_end(&s->profile, PQ_PHASE_QUANTIZE);

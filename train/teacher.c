@@ -52,7 +52,7 @@ static uint64_t hash_of(const pq_model *model, const float *weights, size_t byte
 
 static pq_status build(const pq_model *model, const pq_config *config, size_t batch, size_t context,
                        pq_teacher *t, pq_error *err) {
-    PQ_TRY(pq_gpt2_graph(model, batch, context, 0, &t->graph, err));
+    PQ_TRY(pq_gpt2_graph(model, PQ_F32, batch, context, 0, &t->graph, err));
     PQ_TRY(pq_graph_plan(t->graph, false, false, &t->plan, err));
     t->weight_bytes = model->params.elements * sizeof(float);
     PQ_TRY(pq_pages_reserve(t->weight_bytes, "the teacher's weights", &t->weights, err));

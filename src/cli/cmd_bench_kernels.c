@@ -12,11 +12,12 @@ typedef struct printer {
 } printer;
 
 static void print_json(printer *p, const pq_bench_row *r) {
+    if (p->status != PQ_OK) return;
     json_t *line =
         json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:i, s:f, s:f}", "kernel", r->kernel, "what", r->what,
                   "data", r->data, "unit", r->unit, "one_thread", r->one, "one_thread_share", r->one_share,
                   "threads", pq_threads_get(), "all_threads", r->all, "all_threads_share", r->all_share);
-    if (p->status == PQ_OK) p->status = pq_cli_print_json(line, p->err);
+    p->status = pq_cli_print_json(line, p->err);
 }
 
 static void print_text(const printer *p, const pq_bench_row *r) {

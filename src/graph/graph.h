@@ -25,6 +25,9 @@ typedef struct pq_node pq_node;
 
 /* How numbers are stored. What ops work out between loading and storing is fp32. */
 typedef enum pq_type { PQ_F32, PQ_BF16 } pq_type;
+static inline size_t pq_type_bytes(pq_type type) {
+    return type == PQ_BF16 ? sizeof(pq_bf16) : sizeof(float);
+}
 
 enum { PQ_MAX_INPUTS = 4, PQ_MAX_OUTPUTS = 3, PQ_NONE = -1 };
 

@@ -102,8 +102,7 @@ static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
 
 static void touch(pq_buffer *buffer, const pq_tensor *tensor, int step) {
     if (tensor->parameter) return;
-    size_t each = tensor->type == PQ_BF16 ? sizeof(pq_bf16) : sizeof(float);
-    buffer->bytes = pq_round_up(tensor->rows * tensor->columns * each, PQ_ALIGNMENT);
+    buffer->bytes = pq_round_up(tensor->rows * tensor->columns * pq_type_bytes(tensor->type), PQ_ALIGNMENT);
     if (buffer->first > buffer->last) buffer->first = step;
     buffer->last = step;
 }

@@ -1,4 +1,5 @@
-/* Matrix products of floats. gemm.c is the only caller of a BLAS: oneDNN where the build has it, else OpenBLAS. */
+/* Matrix products of floats. gemm.c is the only caller of a BLAS: oneDNN where the build has it, else
+ * OpenBLAS. */
 #ifndef PQ_KERNELS_GEMM_H
 #define PQ_KERNELS_GEMM_H
 

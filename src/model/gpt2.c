@@ -101,8 +101,8 @@ static pq_status add_all(builder *b, double dropout, pq_error *err) {
     return pq_op_head(g, x, b->parameters[PQ_PARAM_WTE], err);
 }
 
-static pq_status make_graph(const pq_model *model, pq_type type, size_t batch, size_t context, double dropout,
-                            pq_graph **out, pq_error *err) {
+pq_status pq_gpt2_graph(const pq_model *model, pq_type type, size_t batch, size_t context, double dropout,
+                        pq_graph **out, pq_error *err) {
     builder b = {.model = model, .activations = model->activations};
     *out = NULL;
     PQ_TRY(pq_graph_create(batch, context, (size_t)model->params.shape.vocab, &b.graph, err));
@@ -113,16 +113,6 @@ static pq_status make_graph(const pq_model *model, pq_type type, size_t batch, s
     else
         *out = b.graph, pq_graph_bind_ranges(b.graph, model->ranges);
     return status;
-}
-
-pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
-                        pq_error *err) {
-    return make_graph(model, PQ_F32, batch, context, dropout, out, err);
-}
-
-pq_status pq_gpt2_narrow_graph(const pq_model *model, size_t batch, size_t context, double dropout,
-                               pq_graph **out, pq_error *err) {
-    return make_graph(model, PQ_BF16, batch, context, dropout, out, err);
 }
 
 static pq_status add_part(builder *b, int layer, pq_gpt2_part part, int *in, int *out, pq_error *err) {

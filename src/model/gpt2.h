@@ -8,14 +8,12 @@
 /* Build the graph for batches of `batch` sequences of `context` tokens (at most the model's). Matrices that
  * the model quantizes read their fake-quantized values, and quantized inputs where it quantizes activations;
  * the model's ranges are bound (borrowed: pq_graph_bind_ranges gives others). dropout in [0, 1): after the
- * embedding, on the attention probabilities, at both ends of a block's branches. */
-pq_status pq_gpt2_graph(const pq_model *model, size_t batch, size_t context, double dropout, pq_graph **out,
-                        pq_error *err);
-
-/* The same with matrices and activations in bf16; the residual stream, whose sums are of all layers, stays
- * fp32. Matrices are bound by pq_graph_bind_matrix. PQ_ERR_USAGE where the model quantizes activations. */
-pq_status pq_gpt2_narrow_graph(const pq_model *model, size_t batch, size_t context, double dropout,
-                               pq_graph **out, pq_error *err);
+ * embedding, on the attention probabilities, at both ends of a block's branches. type is
+ * that of matrices and activations; the residual stream, whose sums are of all layers, stays fp32, and with
+ * bf16 matrices are bound by pq_graph_bind_matrix. PQ_ERR_USAGE where a model with quantized activations is
+ * to be bf16. */
+pq_status pq_gpt2_graph(const pq_model *model, pq_type type, size_t batch, size_t context, double dropout,
+                        pq_graph **out, pq_error *err);
 
 /* Parts of the model that calibration runs one after the other. x: what the residual stream carries,
  * [tokens][C]. Each *_INPUT gives what that linear layer (the head: wte) reads. */

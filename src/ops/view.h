@@ -23,8 +23,7 @@ static inline pq_view pq_gradient_of(const pq_tensor *tensor) {
 
 /* The view from element `first` on. */
 static inline pq_view pq_view_from(pq_view view, size_t first) {
-    size_t bytes = first * (view.type == PQ_BF16 ? sizeof(pq_bf16) : sizeof(float));
-    return (pq_view){(char *)view.data + bytes, view.type};
+    return (pq_view){(char *)view.data + first * pq_type_bytes(view.type), view.type};
 }
 
 /* n floats from element `first` on; scratch[n] may be what is returned. */

@@ -58,7 +58,7 @@ START_TEST(plan_keeps_buffers_apart) {
     pq_graph *graph;
     pq_plan_size size;
     must(pq_model_create(&character, &model, &err));
-    must(pq_gpt2_graph(model, 3, 64, _i & 4 ? 0.1 : 0, &graph, &err));
+    must(pq_gpt2_graph(model, PQ_F32, 3, 64, _i & 4 ? 0.1 : 0, &graph, &err));
     must(pq_graph_plan(graph, backward, recompute, &size, &err));
     const pq_plan *plan = graph->plan;
     size_t n = graph->tensor_count * ROLES, used = 0, together = 0;
@@ -88,7 +88,7 @@ START_TEST(recomputing_saves_memory) {
         pq_graph *graph;
         pq_plan_size size;
         must(pq_model_create(&character, &model, &err));
-        must(pq_gpt2_graph(model, 12, 64, 0, &graph, &err));
+        must(pq_gpt2_graph(model, PQ_F32, 12, 64, 0, &graph, &err));
         must(pq_graph_plan(graph, kind > 0, kind == 1, &size, &err));
         bytes[kind] = size.activations;
         pq_graph_destroy(graph);
@@ -142,7 +142,7 @@ START_TEST(activations_in_the_graph) {
             must(pq_model_create(&character, &model, &err));
             quantize(model, patterns[p]);
             must(pq_model_quantize_activations(model, (pq_activations)kind, &err));
-            must(pq_gpt2_graph(model, 2, 64, 0, &graph, &err));
+            must(pq_gpt2_graph(model, PQ_F32, 2, 64, 0, &graph, &err));
             must(pq_graph_plan(graph, true, false, &size, &err));
             ck_assert_ptr_eq(graph->ranges, model->ranges);
             for (size_t n = 0; n < graph->node_count; n++) {

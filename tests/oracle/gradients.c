@@ -92,7 +92,7 @@ static pq_status run_in(job *j, pq_graph *graph, bool training, void **activatio
 static pq_status run(job *j, bool training, pq_error *err) {
     pq_graph *graph;
     void *activations = NULL, *scratch = NULL;
-    PQ_TRY(pq_gpt2_graph(j->model, j->batch, j->context, 0, &graph, err));
+    PQ_TRY(pq_gpt2_graph(j->model, PQ_F32, j->batch, j->context, 0, &graph, err));
     pq_status status = run_in(j, graph, training, &activations, &scratch, err);
     pq_graph_destroy(graph);
     free(activations);

@@ -58,7 +58,7 @@ static setup make(int which, bool quantize, bool recompute, size_t micro) {
              &err);
     }
     size_t batch = micro ? micro : (size_t)f->batch, n = (size_t)f->batch * (size_t)f->length;
-    must(pq_gpt2_graph(s.model, batch, (size_t)f->length, 0, &s.graph, &err), &err);
+    must(pq_gpt2_graph(s.model, PQ_F32, batch, (size_t)f->length, 0, &s.graph, &err), &err);
     pq_plan_size size;
     must(pq_graph_plan(s.graph, true, recompute, &size, &err), &err);
     must(pq_calloc(1, size.activations, "activations", &s.activations, &err), &err);

@@ -126,7 +126,8 @@ START_TEST(values) {
     if (_i) { /* no range yet: as it is */
         step(&r, 0, false, false);
         for (size_t i = 0; i < n; i++)
-            ck_assert(((const float *)r.graph->tensors[r.y].value)[i] == r.weights[r.tokens[i / r.C] * r.C + i % r.C]);
+            ck_assert(((const float *)r.graph->tensors[r.y].value)[i] ==
+                      r.weights[r.tokens[i / r.C] * r.C + i % r.C]);
     }
     for (int k = 0; k < STEPS; k++)
         for (int observe = 1; observe >= 0; observe--) { /* what is not observed moves nothing */

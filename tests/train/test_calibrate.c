@@ -85,7 +85,7 @@ START_TEST(parts) {
     }
     ck_assert_int_eq(pq_calibration_hessian(&c, -1, PQ_PART_HEAD_INPUT, n, H, NULL), PQ_OK);
 
-    ck_assert_int_eq(pq_gpt2_graph(model, 150, 16, 0, &graph, NULL), PQ_OK);
+    ck_assert_int_eq(pq_gpt2_graph(model, PQ_F32, 150, 16, 0, &graph, NULL), PQ_OK);
     ck_assert_int_eq(pq_graph_plan(graph, false, false, &plan, NULL), PQ_OK);
     void *activations = calloc(1, plan.activations), *scratch = calloc(1, plan.scratch);
     pq_graph_place(graph, activations, scratch);
