@@ -12,105 +12,40 @@
 #include "potqat/trainer.h"
 #include "store/checkpoint.h"
 #include "tests/harness/suite.h"
+#include "tests/train/runs.h"
 #include "train/job.h"
 #include "train/metrics.h"
 
-static char folder[64];
-static pq_error err;
-
-static void must(pq_status status) {
-    ck_assert_msg(status == PQ_OK, "%s", err.message);
-}
-
-static const char *path_of(const char *name) {
-    static char paths[8][256];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
-static void make_text(const char *name, const char *words) {
-    FILE *file = fopen(path_of(name), "w");
-    unsigned state = 1;
-    ck_assert_ptr_nonnull(file);
-    for (size_t i = 0; i < 4000; i++) {
-        state = state * 1103515245u + 12345u;
-        fputc((state >> 16) % 10 == 0 ? 'z' : words[i % strlen(words)], file);
-    }
-    fclose(file);
-}
-
-static bool stop_after(void *user) {
-    int *left = user;
-    return (*left)-- <= 0;
-}
-
-static const char *const base[] = {"data.tokenizer=char", "train.batch=2",     "train.accumulate=2",
-                                   "train.max_iters=7",   "eval.every=4",      "eval.windows=5",
-                                   "save.every=1",        "save.keep=100",     "log.every=2",
-                                   "train.lr=1e-2",       "train.min_lr=1e-3", "train.warmup_iters=2"};
+static const char *const base[] = {"data.tokenizer=char",
+                                   "train.batch=2",
+                                   "train.accumulate=2",
+                                   "train.max_iters=7",
+                                   "eval.every=4",
+                                   "eval.windows=5",
+                                   "save.every=1",
+                                   "save.keep=100",
+                                   "log.every=2",
+                                   "train.lr=1e-2",
+                                   "train.min_lr=1e-3",
+                                   "train.warmup_iters=2",
+                                   NULL};
 static const char *const small[] = {"model.layers=1", "model.heads=2", "model.width=8", "model.context=12",
                                     NULL};
 static const char *const large[] = {"model.layers=2",   "model.heads=2",    "model.width=16",
                                     "model.context=14", "train.context=12", NULL};
-enum { BASE = sizeof base / sizeof *base, MOST = 40 };
-
-/* The config of a run with the base keys, the keys of `shape` and `more` (ended by NULL). */
-static pq_status config_of(const char *run, const char *const *shape, const char *const *more,
-                           pq_config **out) {
-    char data[300], dir[300];
-    const char *all[MOST];
-    size_t count = 0;
-    snprintf(data, sizeof data, "data.path=%s/text.txt", folder);
-    snprintf(dir, sizeof dir, "run.dir=%s/%s", folder, run);
-    all[count++] = data, all[count++] = dir;
-    for (size_t i = 0; i < BASE; i++) all[count++] = base[i];
-    for (; *shape; shape++) all[count++] = *shape;
-    for (; more && *more; more++) all[count++] = *more;
-    return pq_config_load(NULL, all, count, out, &err);
-}
-
-static pq_status train(const char *run, const char *const *shape, const char *const *more, bool resume,
-                       int stop) {
-    pq_config *config;
-    pq_status status = config_of(run, shape, more, &config);
-    if (status != PQ_OK) return status;
-    pq_train_options options = {
-        .resume = resume, .quiet = true, .cancelled = stop >= 0 ? stop_after : NULL, .user = &stop};
-    status = pq_train(config, &options, NULL, &err);
-    pq_config_destroy(config);
-    return status;
+static pq_status train_student(const char *run, const char *const *shape, const char *const *more,
+                               bool resume, int stop) {
+    const char *const *const lists[] = {base, shape, more, NULL};
+    return train_lists(run, lists, resume, stop, NULL);
 }
 
 static char from[300]; /* distill.from=FOLDER/teacher */
 
 static void setup(void) {
     static const char *const quantized[] = {"quant.quantizer=pot", "quant.levels=7", NULL};
-    strcpy(folder, "/tmp/potqat-distill-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    make_text("text.txt", "the cat sat on a mat. ");
-    must(train("teacher", large, quantized, false, -1));
+    make_folder();
+    must(train_student("teacher", large, quantized, false, -1));
     snprintf(from, sizeof from, "distill.from=%s/teacher@last", folder);
-}
-
-static void teardown(void) {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    ck_assert_int_eq(system(command), 0);
-}
-
-static void same_file(const char *run_a, const char *run_b, const char *name) {
-    char a[300], b[300];
-    pq_file_view x, y;
-    snprintf(a, sizeof a, "%s/%s/%s", folder, run_a, name);
-    snprintf(b, sizeof b, "%s/%s/%s", folder, run_b, name);
-    must(pq_file_read(a, &x, &err));
-    must(pq_file_read(b, &y, &err));
-    ck_assert_msg(x.size == y.size && memcmp(x.data, y.data, x.size) == 0, "%s of %s and %s differ", name,
-                  run_a, run_b);
-    pq_file_view_close(&x);
-    pq_file_view_close(&y);
 }
 
 static const char *const variants[][6] = {
@@ -138,7 +73,7 @@ START_TEST(resume_and_threads) {
     const char *const *more = variants[_i];
     double kl = 0;
     pq_threads_set(1);
-    must(train("whole", small, more, false, -1));
+    must(train_student("whole", small, more, false, -1));
     ck_assert_uint_eq(divergences("whole", &kl), 3);
     ck_assert_double_gt(kl, 0);
     ck_assert_uint_eq(divergences("teacher", &kl), 0);
@@ -146,8 +81,8 @@ START_TEST(resume_and_threads) {
         char name[16];
         snprintf(name, sizeof name, "part%d", stop);
         pq_threads_set(2 + stop % 2);
-        ck_assert_int_eq(train(name, small, more, false, stop), PQ_STOPPED);
-        must(train(name, small, more, true, -1));
+        ck_assert_int_eq(train_student(name, small, more, false, stop), PQ_STOPPED);
+        must(train_student(name, small, more, true, -1));
         same_file("whole", name, "ckpt-7.h5");
         same_file("whole", name, "metrics.jsonl");
     }
@@ -157,7 +92,8 @@ END_TEST
 
 static pq_job *prepare(const char *const *shape, const char *const *more, bool allocate, pq_config **config) {
     pq_job *job;
-    must(config_of("none", shape, more, config));
+    const char *const *const lists[] = {base, shape, more, NULL};
+    must(config_of("none", lists, config));
     must(pq_job_prepare(*config, NULL, allocate, &job, &err));
     return job;
 }
@@ -263,18 +199,18 @@ START_TEST(wrong_teachers) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char teacher[300];
         const char *const more[] = {teacher, NULL};
-        make_text("text.txt", cases[i].text);
-        must(train(cases[i].run, i ? small : brief, NULL, false, -1));
-        make_text("text.txt", "the cat sat on a mat. ");
+        make_text("text.txt", cases[i].text, 4000);
+        must(train_student(cases[i].run, i ? small : brief, NULL, false, -1));
+        make_text("text.txt", cat_words, 4000);
         snprintf(teacher, sizeof teacher, "distill.from=%s/%s", folder, cases[i].run);
-        pq_status status = train("refused", small, more, false, -1);
+        pq_status status = train_student("refused", small, more, false, -1);
         ck_assert_msg(pq_exit_code(status) == 2 && strstr(err.message, cases[i].words) &&
                           strstr(err.message, "distill.from"),
                       "case %zu: status %d, %s", i, status, err.message);
         ck_assert(!pq_file_exists(path_of("refused")));
     }
     const char *const missing[] = {"distill.from=nowhere", NULL};
-    ck_assert_int_ne(train("refused", small, missing, false, -1), PQ_OK);
+    ck_assert_int_ne(train_student("refused", small, missing, false, -1), PQ_OK);
     ck_assert_ptr_nonnull(strstr(err.message, "distill.from"));
 }
 END_TEST
@@ -293,17 +229,17 @@ START_TEST(teacher_on_resume) {
     snprintf(other, sizeof other, "distill.from=%s/teacher@2", folder);
     const char *const own[] = {from, NULL}, *const moved[] = {elsewhere, NULL},
                       *const small_file[] = {packed, NULL}, *const foreign[] = {other, NULL};
-    ck_assert_int_eq(train("run", small, own, false, 2), PQ_STOPPED);
-    ck_assert_int_eq(train("run", small, foreign, true, -1), PQ_ERR_USAGE);
+    ck_assert_int_eq(train_student("run", small, own, false, 2), PQ_STOPPED);
+    ck_assert_int_eq(train_student("run", small, foreign, true, -1), PQ_ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(err.message, "another teacher"));
-    ck_assert_int_eq(train("run", small, NULL, true, -1), PQ_ERR_USAGE);
+    ck_assert_int_eq(train_student("run", small, NULL, true, -1), PQ_ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(err.message, "now it is null"));
-    ck_assert_int_eq(train("run", small, moved, true, 2), PQ_STOPPED);
-    must(train("run", small, small_file, true, -1));
-    must(train("whole", small, own, false, -1));
+    ck_assert_int_eq(train_student("run", small, moved, true, 2), PQ_STOPPED);
+    must(train_student("run", small, small_file, true, -1));
+    must(train_student("whole", small, own, false, -1));
     same_file("whole", "run", "metrics.jsonl");
-    ck_assert_int_eq(train("alone", small, NULL, false, 2), PQ_STOPPED);
-    ck_assert_int_eq(train("alone", small, own, true, -1), PQ_ERR_USAGE);
+    ck_assert_int_eq(train_student("alone", small, NULL, false, 2), PQ_STOPPED);
+    ck_assert_int_eq(train_student("alone", small, own, true, -1), PQ_ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(err.message, "without a teacher"));
 }
 END_TEST
@@ -333,7 +269,7 @@ int main(void) {
     Suite *suite = suite_create("distillation");
     TCase *tc = tcase_create("tiny models");
     tcase_set_timeout(tc, 600);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, setup, remove_folder);
     tcase_add_loop_test(tc, resume_and_threads, 0, 2);
     tcase_add_test(tc, micro_batches_do_not_matter);
     tcase_add_loop_test(tc, its_own_teacher, 0, 2);

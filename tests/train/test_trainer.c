@@ -300,8 +300,8 @@ END_TEST
 START_TEST(refusals) {
     char from[300], missing[300], empty[300], brief[300], foreign[300];
     must(train("good", plain, false, -1, NULL));
-    make_text("empty.txt", 0);
-    make_text("brief.txt", 30);
+    make_text("empty.txt", cat_words, 0);
+    make_text("brief.txt", cat_words, 30);
     FILE *file = fopen(path_of("foreign.txt"), "w");
     for (int i = 0; i < 400; i++) fputs("the cat \xC3\xA9t\xC3\xA9. ", file);
     fclose(file);
@@ -340,7 +340,7 @@ START_TEST(refusals) {
         ck_assert_msg(!pq_file_exists(path_of("refused")), "case %zu left a folder", i);
     }
     /* A resumed run on other data. */
-    make_text("text.txt", 4100);
+    make_text("text.txt", cat_words, 4100);
     ck_assert_int_eq(train("good", plain, true, -1, NULL), PQ_ERR_USAGE);
     ck_assert_ptr_nonnull(strstr(err.message, "other tokens"));
 }

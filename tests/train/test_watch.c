@@ -6,22 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "model/gpt2.h"
 #include "potqat/trainer.h"
 #include "store/checkpoint.h"
 #include "tests/harness/suite.h"
 #include "tests/train/places.h"
+#include "tests/train/runs.h"
 #include "train/matrix_stats.h"
 #include "train/metrics.h"
 #include "train/ptq.h"
-
-static pq_error err;
-
-static void must(pq_status status) {
-    ck_assert_msg(status == PQ_OK, "%s", err.message);
-}
 
 static uint64_t draw(uint64_t *state) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
@@ -224,60 +218,18 @@ END_TEST
 
 /* ---- whole trainings ---- */
 
-static char folder[64];
+enum { ITERS = 11, EVERY = 4 };
 
-static void setup(void) {
-    char path[100];
-    strcpy(folder, "/tmp/potqat-watch-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/text.txt", folder);
-    FILE *file = fopen(path, "w");
-    uint64_t random = 3;
-    for (size_t i = 0; i < 3000; i++)
-        fputc(draw(&random) % 10 ? "the cat sat on a mat. "[i % 22] : 'z', file);
-    fclose(file);
-}
-
-static void teardown(void) {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
-    ck_assert_int_eq(system(command), 0);
-}
-
-typedef struct stopper {
-    int after, asked;
-} stopper;
-
-static bool stop_after(void *user) {
-    stopper *s = user;
-    return s->asked++ >= s->after;
-}
-
-enum { ITERS = 11, EVERY = 4, MOST = 40 };
-
-static pq_status train(const char *run, const char *const *more, const char *last, bool resume, int stop) {
-    static const char *const base[] = {"data.tokenizer=char", "model.layers=1",    "model.heads=2",
-                                       "model.width=32",      "model.context=8",   "train.batch=3",
-                                       "eval.every=4",        "eval.windows=5",    "train.max_iters=11",
-                                       "save.every=1",        "save.keep=100",     "train.lr=3e-2",
-                                       "log.every=2",         "train.grad_clip=0", "train.warmup_iters=2"};
-    char data[100], dir[100];
-    const char *all[MOST];
-    size_t count = 0;
-    pq_config *config;
-    stopper s = {.after = stop};
-    snprintf(data, sizeof data, "data.path=%s/text.txt", folder);
-    snprintf(dir, sizeof dir, "run.dir=%s/%s", folder, run);
-    all[count++] = data, all[count++] = dir;
-    for (size_t i = 0; i < sizeof base / sizeof *base; i++) all[count++] = base[i];
-    while (*more) all[count++] = *more++;
-    if (last) all[count++] = last;
-    must(pq_config_load(NULL, all, count, &config, &err));
-    pq_train_options options = {
-        .resume = resume, .quiet = true, .cancelled = stop >= 0 ? stop_after : NULL, .user = &s};
-    pq_status status = pq_train(config, &options, NULL, &err);
-    pq_config_destroy(config);
-    return status;
+static pq_status train_watched(const char *run, const char *const *more, const char *last, bool resume,
+                               int stop) {
+    static const char *const base[] = {
+        "data.tokenizer=char", "model.layers=1",    "model.heads=2",        "model.width=32",
+        "model.context=8",     "train.batch=3",     "eval.every=4",         "eval.windows=5",
+        "train.max_iters=11",  "save.every=1",      "save.keep=100",        "train.lr=3e-2",
+        "log.every=2",         "train.grad_clip=0", "train.warmup_iters=2", NULL};
+    const char *const ends[] = {last, NULL};
+    const char *const *const lists[] = {base, more, ends, NULL};
+    return train_lists(run, lists, resume, stop, NULL);
 }
 
 static pq_model *models[ITERS + 1];
@@ -374,7 +326,7 @@ static void check_line(const json_t *line, int previous) {
         expect(line, "zeros", json_number_value(json_array_get(histogram, (size_t)now->codebook.levels / 2)));
 }
 
-static const char *const variants[][MOST] = {
+static const char *const variants[][16] = {
     {"quant.quantizer=pot", "quant.levels=7", "quant.granularity=row"},
     {"quant.quantizer=pot", "quant.levels=15", "quant.scale=learned", "qat.scale_lr=0.2", "qat.start_iter=2",
      "qat.anneal_iters=5"},
@@ -390,7 +342,7 @@ START_TEST(lines_agree_with_checkpoints) {
     size_t i, matrices = 0, moved = 0;
     const json_t *line;
     char path[120];
-    must(train("run", variants[_i], NULL, false, -1));
+    must(train_watched("run", variants[_i], NULL, false, -1));
     read_all("run");
     snprintf(path, sizeof path, "%s/run/metrics.jsonl", folder);
     must(pq_metrics_read(path, &lines, &err));
@@ -413,9 +365,9 @@ START_TEST(turned_on_and_off) {
     static const char *const words[] = {"log.matrices=false", "log.matrices=true"};
     pq_model *a, *b;
     char path[120];
-    must(train("whole", variants[1], words[1], false, -1));
-    ck_assert_int_eq(train("part", variants[1], words[_i], false, 6), PQ_STOPPED);
-    must(train("part", variants[1], words[1 - _i], true, -1));
+    must(train_watched("whole", variants[1], words[1], false, -1));
+    ck_assert_int_eq(train_watched("part", variants[1], words[_i], false, 6), PQ_STOPPED);
+    must(train_watched("part", variants[1], words[1 - _i], true, -1));
     snprintf(path, sizeof path, "%s/whole/ckpt-%d.h5", folder, ITERS);
     must(pq_checkpoint_read(path, &a, NULL, &err));
     snprintf(path, sizeof path, "%s/part/ckpt-%d.h5", folder, ITERS);
@@ -438,7 +390,7 @@ int main(void) {
     suite_add_tcase(suite, tests);
     TCase *trainings = tcase_create("trainings");
     tcase_set_timeout(trainings, 0);
-    tcase_add_checked_fixture(trainings, setup, teardown);
+    tcase_add_checked_fixture(trainings, make_folder, remove_folder);
     tcase_add_loop_test(trainings, lines_agree_with_checkpoints, 0, VARIANTS);
     tcase_add_loop_test(trainings, turned_on_and_off, 0, 2);
     suite_add_tcase(suite, trainings);
