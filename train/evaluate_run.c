@@ -55,10 +55,11 @@ static void release(memory *m) {
     free(m->window_agreement);
 }
 
-/* What was lent, or memory of its own. */
-static pq_status take(void *lent, size_t bytes, const char *what, void **out, pq_error *err) {
-    *out = lent;
-    return lent ? PQ_OK : pq_pages_reserve(bytes, what, out, err);
+/* What was lent, or memory of its own, into *out_pointer, a pointer of any type. */
+static pq_status take(void *lent, size_t bytes, const char *what, void *out_pointer, pq_error *err) {
+    if (!lent) return pq_pages_reserve(bytes, what, out_pointer, err);
+    memcpy(out_pointer, &lent, sizeof lent);
+    return PQ_OK;
 }
 
 static size_t batch_of(const pq_evaluation_options *o) {
@@ -96,7 +97,7 @@ static pq_status prepare(const pq_model *model, const pq_evaluation_options *o, 
     r->weight_bytes = model->params.elements * sizeof(float);
     if (r->lent.activation_bytes < r->plan.activations) r->lent.activations = NULL;
     if (r->lent.scratch_bytes < r->plan.scratch) r->lent.scratch = NULL;
-    PQ_TRY(take(r->lent.weights, r->weight_bytes, "weights", (void **)&r->weights, err));
+    PQ_TRY(take(r->lent.weights, r->weight_bytes, "weights", &r->weights, err));
     PQ_TRY(take(r->lent.activations, r->plan.activations, "activations", &r->activations, err));
     PQ_TRY(take(r->lent.scratch, r->plan.scratch, "scratch", &r->scratch, err));
     PQ_TRY(pq_calloc(r->graph->tokens, sizeof *r->losses, "losses", &r->losses, err));
