@@ -25,7 +25,7 @@ static const char *const places[PLACES] = {[L2] = "L2", [MEMORY] = "memory"};
 static const struct {
     const char *name, *data, *unit;
 } yards[YARDS] = {{"peak_multiply_add", "registers", "GFLOP/s"},
-                  {"peak_bf16", "registers", "GFLOP/s"},
+                  {"peak_multiply_add_bf16", "registers", "GFLOP/s"},
                   {"peak_read", "L2", "GB/s"},
                   {"peak_copy", "L2", "GB/s"},
                   {"peak_update", "L2", "GB/s"},
@@ -224,49 +224,65 @@ static void time_products(bench *b) {
 
 /* ---- attention ---- */
 
-/* One head over one sequence, inside rows of q|k|v as training has them. */
+/* One head over one sequence, inside rows of q|k|v as training has them; behind lse and scratch. */
 typedef struct head {
-    size_t T, C, D, floats; /* of a thread */
+    size_t T, C, D, floats, scratch; /* floats: of a thread */
     float *memory;
 } head;
 
 enum { ROWS_OF_C = 8 }; /* q|k|v, out, and the gradients of both */
 
+static size_t scratch_floats(size_t T, size_t D) {
+    size_t fp32 = pq_attention_scratch(T, D), bf16 = pq_attention_bf16_scratch(T, D);
+    return fp32 > bf16 ? fp32 : bf16;
+}
+
 static size_t head_floats(const pq_bench_shape *shape) {
     size_t T = (size_t)shape->context, C = (size_t)shape->shape.width;
-    return pq_round_up((ROWS_OF_C * C + 1) * T + pq_attention_scratch(T, C / (size_t)shape->shape.heads), 16);
+    return pq_round_up((ROWS_OF_C * C + 1) * T + scratch_floats(T, C / (size_t)shape->shape.heads), 16);
 }
 
-static void attend_forward(void *context, size_t i) {
-    const head *h = context;
-    size_t n = h->T * h->C;
-    float *x = h->memory + i * h->floats, *lse = x + ROWS_OF_C * n;
-    pq_kernels_get()->attention_forward(x, x + h->C, x + 2 * h->C, 3 * h->C, x + 3 * n, h->C, lse, h->T, h->D,
-                                        NULL, 0, lse + h->T);
-}
-
-static void attend_backward(void *context, size_t i) {
-    const head *h = context;
-    size_t n = h->T * h->C;
-    float *x = h->memory + i * h->floats, *dx = x + 5 * n, *lse = x + ROWS_OF_C * n;
-    pq_kernels_get()->attention_backward(x, x + h->C, x + 2 * h->C, 3 * h->C, x + 3 * n, x + 4 * n, h->C, lse,
-                                         dx, dx + h->C, dx + 2 * h->C, 3 * h->C, h->T, h->D, NULL, 0,
-                                         lse + h->T);
-}
+#define FORWARD(name, type)                                                                                  \
+    static void name(void *context, size_t i) {                                                              \
+        const head *h = context;                                                                             \
+        size_t n = h->T * h->C;                                                                              \
+        float *lse = h->memory + i * h->floats, *scratch = lse + h->T;                                       \
+        type *x = (type *)(void *)(scratch + h->scratch), *y = x + 3 * n;                                    \
+        pq_kernels_get()->name(x, x + h->C, x + 2 * h->C, 3 * h->C, y, h->C, lse, h->T, h->D, NULL, 0,       \
+                               scratch);                                                                     \
+    }
+#define BACKWARD(name, type)                                                                                 \
+    static void name(void *context, size_t i) {                                                              \
+        const head *h = context;                                                                             \
+        size_t n = h->T * h->C;                                                                              \
+        float *lse = h->memory + i * h->floats, *scratch = lse + h->T;                                       \
+        type *x = (type *)(void *)(scratch + h->scratch), *y = x + 3 * n, *dx = x + 5 * n;                   \
+        pq_kernels_get()->name(x, x + h->C, x + 2 * h->C, 3 * h->C, y, y + n, h->C, lse, dx, dx + h->C,      \
+                               dx + 2 * h->C, 3 * h->C, h->T, h->D, NULL, 0, scratch);                       \
+    }
+FORWARD(attention_forward, float)
+BACKWARD(attention_backward, float)
+FORWARD(attention_forward_bf16, pq_bf16)
+BACKWARD(attention_backward_bf16, pq_bf16)
 
 static const struct {
     const char *name;
     void (*run)(void *context, size_t i);
     int products; /* of T(T + 1) / 2 pairs: the causal half */
-} attentions[] = {{"attention_forward", attend_forward, 2}, {"attention_backward", attend_backward, 5}};
+    int type;
+} attentions[] = {{"attention_forward", attention_forward, 2, FP32},
+                  {"attention_backward", attention_backward, 5, FP32},
+                  {"attention_forward_bf16", attention_forward_bf16, 2, BF16},
+                  {"attention_backward_bf16", attention_backward_bf16, 5, BF16}};
 enum { ATTENTIONS = sizeof attentions / sizeof *attentions };
 
 static void time_attention(bench *b, const pq_bench_shape *shape, size_t a) {
     head h = {.T = (size_t)shape->context, .C = (size_t)shape->shape.width, .memory = b->memory};
-    h.D = h.C / (size_t)shape->shape.heads, h.floats = head_floats(shape);
+    h.D = h.C / (size_t)shape->shape.heads, h.floats = head_floats(shape),
+    h.scratch = scratch_floats(h.T, h.D);
     double work = attentions[a].products * (double)h.T * ((double)h.T + 1) * (double)h.D;
-    size_t touched = ROWS_OF_C * h.T * h.D * sizeof(float);
-    measured *row = add_row(b, attentions[a].name, FP32);
+    size_t touched = ROWS_OF_C * h.T * h.D * pq_type_bytes(types[attentions[a].type]);
+    measured *row = add_row(b, attentions[a].name, attentions[a].type);
     row->row.data = places[touched <= pq_peak_l2_bytes() ? L2 : MEMORY];
     snprintf(row->row.what, sizeof row->row.what, "%s", shape->name);
     fill(b, h.floats * (size_t)b->threads[ALL] * sizeof(float));
@@ -279,8 +295,10 @@ static void time_attention(bench *b, const pq_bench_shape *shape, size_t a) {
 static void time_attentions(bench *b) {
     size_t shapes;
     const pq_bench_shape *shape = pq_bench_shapes(&shapes);
-    for (size_t a = 0; a < ATTENTIONS; a++)
+    for (size_t a = 0; a < ATTENTIONS; a++) {
+        if (attentions[a].type == BF16 && pq_gemm_bf16_check(NULL) != PQ_OK) continue;
         for (size_t s = 0; s < shapes && wanted(b, attentions[a].name); s++) time_attention(b, &shape[s], a);
+    }
 }
 
 /* ---- all of them ---- */

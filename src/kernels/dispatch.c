@@ -20,6 +20,7 @@ void pq_kernels_overlay_avx2(pq_kernels *table);
 void pq_kernels_overlay_avxvnni(pq_kernels *table);
 void pq_kernels_overlay_avx512(pq_kernels *table);
 void pq_kernels_overlay_avx512vnni(pq_kernels *table);
+void pq_kernels_overlay_avx512bf16(pq_kernels *table);
 
 /* F16C came before AVX2 in every CPU; clang's list of names lacks it. */
 static bool has_avx2(void) {
@@ -41,6 +42,11 @@ static bool has_avx512vnni(void) {
     return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 
+/* Each CPU that multiplies bf16 has VNNI. */
+static bool has_avx512bf16(void) {
+    return has_avx512vnni() && __builtin_cpu_supports("avx512bf16");
+}
+
 static void overlay_avxvnni(pq_kernels *table) {
     pq_kernels_overlay_avx2(table);
     pq_kernels_overlay_avxvnni(table);
@@ -50,9 +56,14 @@ static void overlay_avx512vnni(pq_kernels *table) {
     pq_kernels_overlay_avx512(table);
     pq_kernels_overlay_avx512vnni(table);
 }
+
+static void overlay_avx512bf16(pq_kernels *table) {
+    overlay_avx512vnni(table);
+    pq_kernels_overlay_avx512bf16(table);
+}
 #endif
 
-/* Instruction sets in rising order; a cap above the last one (avx512-bf16, amx) keeps them all. */
+/* Instruction sets in rising order; a cap above the last one (amx) keeps them all. */
 static struct level {
     const char *name;
     bool (*supported)(void);
@@ -65,6 +76,7 @@ static struct level {
     {.name = "avx-vnni", .supported = has_avxvnni, .overlay = overlay_avxvnni},
     {.name = "avx512", .supported = has_avx512, .overlay = pq_kernels_overlay_avx512},
     {.name = "avx512-vnni", .supported = has_avx512vnni, .overlay = overlay_avx512vnni},
+    {.name = "avx512-bf16", .supported = has_avx512bf16, .overlay = overlay_avx512bf16},
 #endif
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
@@ -96,12 +108,5 @@ const pq_kernels *pq_kernels_get(void) {
 }
 
 bool pq_kernels_have_bf16(void) {
-    const char *cap = getenv("POTQAT_CPU"); /* each level is below what bf16 needs */
-    for (size_t i = 0; cap && i < LEVELS; i++)
-        if (strcmp(levels[i].name, cap) == 0) return false;
-#if defined(__x86_64__)
-    return has_avx512() && __builtin_cpu_supports("avx512bf16");
-#else
-    return false;
-#endif
+    return strcmp(pq_kernels_get()->name, "avx512-bf16") == 0;
 }

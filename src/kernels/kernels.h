@@ -82,6 +82,7 @@ typedef struct pq_int8_row {
 
 /* Floats of scratch that attention needs a thread. */
 size_t pq_attention_scratch(size_t T, size_t head_size);
+size_t pq_attention_bf16_scratch(size_t T, size_t head_size);
 
 /* The same for recipe_attention, which takes up to PQ_RECIPE_QUERIES at a time. */
 enum { PQ_RECIPE_QUERIES = 4 };
@@ -90,7 +91,7 @@ static inline size_t pq_recipe_scores(size_t n, size_t queries) {
 }
 
 typedef struct pq_kernels {
-    const char *name; /* ref, avx2, avx-vnni, avx512, avx512-vnni */
+    const char *name; /* ref, avx2, avx-vnni, avx512, avx512-vnni, avx512-bf16 */
 #define PQ_KERNEL(name, x86, arguments) void(*name) arguments;
 #include "kernels/kernels.def"
 #undef PQ_KERNEL

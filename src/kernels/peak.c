@@ -68,18 +68,10 @@ static void multiply_add(void *context, size_t i) {
     (void)i;
 }
 
-#if defined(__x86_64__)
-void pq_peak_bf16_avx512bf16(float a, float b, size_t rounds, double *sum);
-#else
-static void pq_peak_bf16_avx512bf16(float a, float b, size_t rounds, double *sum) {
-    pq_peak_multiply_add_ref(a, b, rounds, sum);
-}
-#endif
-
 static void multiply_add_bf16(void *context, size_t i) {
     const float *ones = context;
     double sum;
-    pq_peak_bf16_avx512bf16(ones[0], ones[1], ROUNDS, &sum);
+    pq_kernels_get()->peak_multiply_add_bf16(ones[0], ones[1], ROUNDS, &sum);
     kept = sum;
     (void)i;
 }
@@ -98,7 +90,8 @@ double pq_peak_flops(int threads) {
 }
 
 double pq_peak_bf16_flops(int threads) {
-    return pq_kernels_have_bf16() ? flops(threads, multiply_add_bf16, pq_peak_bf16_avx512bf16) : 0;
+    if (!pq_kernels_have_bf16()) return 0;
+    return flops(threads, multiply_add_bf16, pq_kernels_get()->peak_multiply_add_bf16);
 }
 
 /* ---- memory ---- */

@@ -1,12 +1,11 @@
 /* Causal self-attention, a (sequence, head) pair a task. Kept for the backward pass: q|k|v, the output, and
- * one number a row and head (the log of the softmax's denominator). A pair's numbers are widened as a whole
- * where they are stored in bf16. */
+ * one number a row and head (the log of the softmax's denominator). */
 #include <math.h>
 
 #include "ops/ops.h"
 #include "ops/view.h"
 
-enum { QKV, OUT = 0, LSE = 1, COPIES = 8 };
+enum { QKV, OUT = 0, LSE = 1 };
 
 typedef struct work {
     const pq_graph *graph;
@@ -15,9 +14,8 @@ typedef struct work {
     size_t T, C, heads, head_size, scratch; /* scratch: floats a thread */
 } work;
 
-/* Floats a thread; wide copies of q, k, v and out, and of their gradients, come first. */
 static size_t scratch_floats(size_t T, size_t head_size, pq_type type) {
-    return pq_attention_scratch(T, head_size) + (type == PQ_BF16 ? COPIES * T * head_size : 0);
+    return type == PQ_BF16 ? pq_attention_bf16_scratch(T, head_size) : pq_attention_scratch(T, head_size);
 }
 
 static work make_work(const pq_graph *graph, const pq_node *node) {
@@ -30,57 +28,50 @@ static work make_work(const pq_graph *graph, const pq_node *node) {
     return w;
 }
 
-/* T rows of a head, `stride` apart, as floats: where they lie, or copied to wide[T][head_size]. */
-typedef struct rows {
-    float *data;
-    size_t stride;
-} rows;
+/* Both types' kernels take the same arguments. */
+#define RUN_FORWARD(kernel)                                                                                  \
+    g->kernels->kernel(x.q, x.k, x.v, 3 * C, y, C, lse, w->T, w->head_size, dropout, first, scratch)
+#define RUN_BACKWARD(kernel)                                                                                 \
+    g->kernels->kernel(x.q, x.k, x.v, 3 * C, y, dy, C, lse, dx.q, dx.k, dx.v, 3 * C, w->T, w->head_size,     \
+                       dropout, first, scratch)
 
-static rows rows_of(const work *w, pq_view view, size_t first, size_t stride, float *wide) {
-    if (view.type == PQ_F32) return (rows){(float *)view.data + first, stride};
-    return (rows){wide, w->head_size};
+/* Where a head's part of a sequence's first row begins: of q|k|v, and of the output. */
+typedef struct parts {
+    void *q, *k, *v;
+} parts;
+
+static parts parts_of(const work *w, pq_view qkv, size_t row, size_t head) {
+    size_t first = 3 * row * w->C + head * w->head_size;
+    return (parts){pq_view_from(qkv, first).data, pq_view_from(qkv, first + w->C).data,
+                   pq_view_from(qkv, first + 2 * w->C).data};
 }
 
-static void load(const work *w, pq_view view, size_t first, size_t stride, rows to) {
-    for (size_t t = 0; view.type == PQ_BF16 && t < w->T; t++)
-        pq_view_read(w->graph->kernels, view, first + t * stride, w->head_size, to.data + t * to.stride);
-}
-
-static void store(const work *w, pq_view view, size_t first, size_t stride, rows from) {
-    for (size_t t = 0; view.type == PQ_BF16 && t < w->T; t++)
-        pq_view_store(w->graph->kernels, view, first + t * stride, w->head_size, from.data + t * from.stride);
+static void *part_of(const work *w, pq_view out, size_t row, size_t head) {
+    return pq_view_from(out, row * w->C + head * w->head_size).data;
 }
 
 static void run_pair(const work *w, size_t i, bool backward) {
     const pq_graph *g = w->graph;
     const pq_tensor *qkv = &g->tensors[w->node->inputs[QKV]], *out = &g->tensors[w->node->outputs[OUT]];
-    size_t T = w->T, C = w->C, D = w->head_size, sequence = i / w->heads, head = i % w->heads;
-    size_t at = sequence * T * 3 * C + head * D, out_at = sequence * T * C + head * D;
+    size_t sequence = i / w->heads, head = i % w->heads, row = sequence * w->T, C = w->C;
     float *scratch = g->scratch + (size_t)pq_thread_index() * w->scratch;
-    float *lse = (float *)g->tensors[w->node->outputs[LSE]].value + i * T;
+    float *lse = (float *)g->tensors[w->node->outputs[LSE]].value + i * w->T;
     const pq_dropout *dropout = w->node->attributes.dropout > 0 && g->run->training ? &w->dropout : NULL;
-    uint64_t first = ((g->run->sequence + sequence) * w->heads + head) * T * ((T + 63) / 64 * 64);
-    pq_view x = pq_value_of(qkv), dx = pq_gradient_of(qkv), y = pq_value_of(out), dy = pq_gradient_of(out);
-    rows in[3], din[3], o = rows_of(w, y, out_at, C, scratch + 3 * T * D), dout;
-    for (size_t j = 0; j < 3; j++) {
-        in[j] = rows_of(w, x, at + j * C, 3 * C, scratch + j * T * D);
-        load(w, x, at + j * C, 3 * C, in[j]);
-    }
-    float *own = scratch + (x.type == PQ_BF16 ? COPIES * T * D : 0);
-    if (!backward) {
-        g->kernels->attention_forward(in[0].data, in[1].data, in[2].data, in[0].stride, o.data, o.stride, lse,
-                                      T, D, dropout, first, own);
-        store(w, y, out_at, C, o);
-        return;
-    }
-    dout = rows_of(w, dy, out_at, C, scratch + 4 * T * D);
-    load(w, y, out_at, C, o);
-    load(w, dy, out_at, C, dout);
-    for (size_t j = 0; j < 3; j++) din[j] = rows_of(w, dx, at + j * C, 3 * C, scratch + (5 + j) * T * D);
-    g->kernels->attention_backward(in[0].data, in[1].data, in[2].data, in[0].stride, o.data, dout.data,
-                                   o.stride, lse, din[0].data, din[1].data, din[2].data, din[0].stride, T, D,
-                                   dropout, first, own);
-    for (size_t j = 0; j < 3; j++) store(w, dx, at + j * C, 3 * C, din[j]);
+    uint64_t first = ((g->run->sequence + sequence) * w->heads + head) * w->T * ((w->T + 63) / 64 * 64);
+    bool bf16 = out->type == PQ_BF16;
+    parts x = parts_of(w, pq_value_of(qkv), row, head);
+    void *y = part_of(w, pq_value_of(out), row, head);
+    if (backward) {
+        parts dx = parts_of(w, pq_gradient_of(qkv), row, head);
+        void *dy = part_of(w, pq_gradient_of(out), row, head);
+        if (bf16)
+            RUN_BACKWARD(attention_backward_bf16);
+        else
+            RUN_BACKWARD(attention_backward);
+    } else if (bf16)
+        RUN_FORWARD(attention_forward_bf16);
+    else
+        RUN_FORWARD(attention_forward);
 }
 
 static void forward_pair(void *context, size_t i) {
@@ -104,7 +95,7 @@ static void backward(const pq_graph *graph, const pq_node *node) {
 static pq_work work_of(const pq_graph *graph, const pq_node *node) {
     double columns = (double)graph->tensors[node->outputs[OUT]].columns;
     double product = (double)graph->tokens * ((double)graph->context + 1) * columns;
-    return (pq_work){2 * product, 5 * product, PQ_F32};
+    return (pq_work){2 * product, 5 * product, graph->tensors[node->outputs[OUT]].type};
 }
 
 static const pq_op op = {.name = "attention",

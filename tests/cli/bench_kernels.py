@@ -23,7 +23,7 @@ done = run("sum", "--json", "--threads", "2")  # column_sums and sum_squares
 rows = [json.loads(line) for line in done.stdout.splitlines()]
 assert done.stderr == "" and all(list(row) == KEYS for row in rows), done
 peaks = {(row["kernel"], row["data"]): row for row in rows if row["kernel"].startswith("peak_")}
-assert [key for key in peaks if key[0] != "peak_bf16"] == PEAKS, list(peaks)
+assert [key for key in peaks if key[0] != "peak_multiply_add_bf16"] == PEAKS, list(peaks)
 others = rows[len(peaks):]
 assert [(row["kernel"], row["data"]) for row in others] == [
     (kernel, place) for kernel in ("column_sums", "sum_squares") for place in ("L2", "memory")], others
@@ -39,7 +39,7 @@ for row in rows:
 
 done = run("attention_f", "--threads", "1", POTQAT_CPU="avx2")
 lines = done.stdout.splitlines()
-assert lines[0].split()[0] == "kernel" and "peak_bf16" not in done.stdout, done  # AVX2 has no bf16
+assert lines[0].split()[0] == "kernel" and "peak_multiply_add_bf16" not in done.stdout, done  # AVX2 has no bf16
 assert [line.split()[:2] for line in lines[1 + len(PEAKS):]] == [
     ["attention_forward", shape] for shape in ("char", "baby", "124M")], done
 for line in lines[1:]:

@@ -74,6 +74,10 @@ static pq_bf16 *numbers(size_t n, uint64_t seed) {
     return x;
 }
 
+static float value(pq_bf16 x) {
+    return from_bits((uint32_t)x << 16);
+}
+
 /* Rows are further apart than they are long: what lies between is not to be touched. */
 static void check_product(size_t M, size_t N, size_t K, unsigned flags) {
     enum { GAP = 3 };
@@ -141,6 +145,86 @@ START_TEST(threads) {
 }
 END_TEST
 
+/* Rows as training has them, q|k|v beside each other, with what must not be touched between. The other form
+ * sums in another order: where that decides a rounding, a number is the next bf16; over few queries such a
+ * step weighs more. */
+static void check_attention(size_t T, size_t D, const pq_dropout *dropout) {
+    enum { FORMS = 2 };
+    const char *const forms[FORMS] = {"ref", "avx512-bf16"};
+    size_t stride = 3 * D + 2, n = T * stride, m = T * D, floats = pq_attention_bf16_scratch(T, D);
+    pq_bf16 *qkv = numbers(n, 1), *g = numbers(m, 2), *out[FORMS], *dqkv[FORMS];
+    float *lse[FORMS], *scratch = malloc(floats * sizeof *scratch);
+    for (int f = 0; f < FORMS; f++) {
+        const pq_kernels *k = pq_kernels_of(forms[f]);
+        out[f] = numbers(m, 3), dqkv[f] = numbers(n, 4), lse[f] = malloc(T * sizeof *lse[f]);
+        memset(scratch, 0xFF, floats * sizeof *scratch); /* NaN */
+        k->attention_forward_bf16(qkv, qkv + D, qkv + 2 * D, stride, out[f], D, lse[f], T, D, dropout, 640,
+                                  scratch);
+        memset(scratch, 0xFF, floats * sizeof *scratch);
+        k->attention_backward_bf16(qkv, qkv + D, qkv + 2 * D, stride, out[f], g, D, lse[f], dqkv[f],
+                                   dqkv[f] + D, dqkv[f] + 2 * D, stride, T, D, dropout, 640, scratch);
+    }
+    double worst = 0, size = 1;
+    for (size_t i = 0; i < m; i++)
+        worst = fmax(worst, fabs((double)value(out[0][i]) - (double)value(out[1][i])));
+    ck_assert_msg(worst <= 0x1p-7, "%zu x %zu: outputs differ by %g", T, D, worst);
+    for (size_t t = 0; t < T; t++) ck_assert_double_le(fabs((double)lse[0][t] - (double)lse[1][t]), 1e-5);
+    worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double a = (double)value(dqkv[0][i]), b = (double)value(dqkv[1][i]);
+        ck_assert_msg(isfinite(b), "%zu x %zu: gradient %zu is %g", T, D, i, b);
+        if (i % stride >= 3 * D) ck_assert(a == b);
+        worst = fmax(worst, fabs(a - b)), size = fmax(size, fabs(a));
+    }
+    ck_assert_msg(worst <= 0x1p-7 * size, "%zu x %zu: gradients differ by %g of %g", T, D, worst, size);
+    for (int f = 0; f < FORMS; f++) free(out[f]), free(dqkv[f]), free(lse[f]);
+    free(qkv), free(g), free(scratch);
+}
+
+START_TEST(attention) {
+    const size_t lengths[] = {1, 2, 31, 32, 33, 63, 64, 65, 130},
+                 heads[] = {1, 2, 7, 16, 31, 32, 33, 48, 64, 80};
+    const pq_dropout dropout = pq_dropout_make(0.3, 9, 4, 2);
+    if (!pq_kernels_of("avx512-bf16")) return; /* said in main */
+    for (size_t l = 0; l < 9; l++)
+        for (size_t h = 0; h < 10; h++)
+            for (int drop = 0; drop < 2; drop++)
+                check_attention(lengths[l], heads[h], drop ? &dropout : NULL);
+    check_attention(8191, 3, &dropout);
+}
+END_TEST
+
+/* The readable form against that of fp32: what bf16 rounds is all that sets them apart. */
+START_TEST(attention_of_floats) {
+    enum { T = 45, D = 12, STRIDE = 3 * D, N = T * STRIDE, M = T * D };
+    const pq_kernels *k = pq_kernels_of("ref");
+    const pq_dropout dropout = pq_dropout_make(0.3, 9, 4, 2);
+    pq_bf16 *qkv = numbers(N, 1), *g = numbers(M, 2), *out = numbers(M, 3), *dqkv = numbers(N, 4);
+    static float wide[N], wide_g[M], wide_out[M], wide_d[N], lse[T];
+    float *scratch = malloc(pq_attention_bf16_scratch(T, D) * sizeof *scratch);
+    k->attention_forward_bf16(qkv, qkv + D, qkv + 2 * D, STRIDE, out, D, lse, T, D, &dropout, 64, scratch);
+    k->attention_backward_bf16(qkv, qkv + D, qkv + 2 * D, STRIDE, out, g, D, lse, dqkv, dqkv + D,
+                               dqkv + 2 * D, STRIDE, T, D, &dropout, 64, scratch);
+    k->widen(qkv, wide, N), k->widen(g, wide_g, M);
+    k->attention_forward(wide, wide + D, wide + 2 * D, STRIDE, wide_out, D, lse, T, D, &dropout, 64, scratch);
+    k->attention_backward(wide, wide + D, wide + 2 * D, STRIDE, wide_out, wide_g, D, lse, wide_d, wide_d + D,
+                          wide_d + 2 * D, STRIDE, T, D, &dropout, 64, scratch);
+    double worst = 0, largest = 0, differ = 0, steepest = 0;
+    for (size_t i = 0; i < M; i++) {
+        worst = fmax(worst, fabs((double)value(out[i]) - (double)wide_out[i]));
+        largest = fmax(largest, fabs((double)wide_out[i]));
+    }
+    ck_assert_double_le(worst, 0x1p-7 * largest);
+    ck_assert_double_gt(worst, 0);
+    for (size_t i = 0; i < N; i++) {
+        differ = fmax(differ, fabs((double)value(dqkv[i]) - (double)wide_d[i]));
+        steepest = fmax(steepest, fabs((double)wide_d[i]));
+    }
+    ck_assert_double_le(differ, 0x1p-7 * steepest);
+    free(qkv), free(g), free(out), free(dqkv), free(scratch);
+}
+END_TEST
+
 START_TEST(self_check) {
     pq_error err = {0};
     pq_status status = pq_gemm_bf16_check(&err);
@@ -153,12 +237,15 @@ END_TEST
 int main(void) {
     for (size_t i = 0; i < 3; i++)
         if (!pq_kernels_of(sets[i])) printf("not compared: this CPU lacks %s\n", sets[i]);
+    if (!pq_kernels_of("avx512-bf16")) printf("attention not compared: this CPU lacks avx512-bf16\n");
     Suite *suite = suite_create("bf16");
     TCase *tc = tcase_create("bf16");
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, rounding, 0, 3);
     tcase_add_test(tc, products);
     tcase_add_test(tc, threads);
+    tcase_add_test(tc, attention);
+    tcase_add_test(tc, attention_of_floats);
     tcase_add_test(tc, self_check);
     suite_add_tcase(suite, tc);
     return run_suite(suite);

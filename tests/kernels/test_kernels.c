@@ -155,32 +155,35 @@ START_TEST(dropout) {
 }
 END_TEST
 
+static void check_attention(const pq_kernels *fast, size_t T, size_t D, const pq_dropout *masks) {
+    const pq_kernels *both[] = {fast, pq_kernels_of("ref")};
+    size_t stride = 3 * D + 2, n = T * stride, m = T * D;
+    float *qkv = numbers(n, 1, 1), *g = numbers(m, 2, 1), *out[2], *lse[2], *dqkv[2];
+    float *scratch = malloc(pq_attention_scratch(T, D) * sizeof *scratch);
+    for (int t = 0; t < 2; t++) {
+        out[t] = copy(g, m), lse[t] = copy(g, T), dqkv[t] = copy(qkv, n);
+        both[t]->attention_forward(qkv, qkv + D, qkv + 2 * D, stride, out[t], D, lse[t], T, D, masks, 640,
+                                   scratch);
+        both[t]->attention_backward(qkv, qkv + D, qkv + 2 * D, stride, out[t], g, D, lse[t], dqkv[t],
+                                    dqkv[t] + D, dqkv[t] + 2 * D, stride, T, D, masks, 640, scratch);
+    }
+    near(out[0], out[1], m, 2e-6, 1, "attention");
+    near(lse[0], lse[1], T, 2e-6, 1, "lse");
+    near(dqkv[0], dqkv[1], n, 1e-5, 1, "attention gradient");
+    for (int t = 0; t < 2; t++) free(out[t]), free(lse[t]), free(dqkv[t]);
+    free(qkv), free(g), free(scratch);
+}
+
 START_TEST(attention) {
-    const pq_kernels *fast = pq_kernels_of(sets[_i]), *ref = pq_kernels_of("ref");
+    const pq_kernels *fast = pq_kernels_of(sets[_i]);
     if (!fast) return;
     const size_t lengths[] = {1, 2, 31, 32, 33, 63, 64, 65, 130}, heads[] = {1, 4, 8, 16, 17, 32, 48, 64};
+    const pq_dropout masks = pq_dropout_make(0.3, 9, 4, 2);
     for (size_t l = 0; l < 9; l++)
         for (size_t h = 0; h < 8; h++)
-            for (int drop = 0; drop < 2; drop++) {
-                size_t T = lengths[l], D = heads[h], stride = 3 * D + 2, n = T * stride, m = T * D;
-                pq_dropout d = pq_dropout_make(0.3, 9, 4, 2);
-                float *qkv = numbers(n, 1, 1), *g = numbers(m, 2, 1), *out[2], *lse[2], *dqkv[2];
-                float *scratch = malloc(pq_attention_scratch(T, D) * sizeof *scratch);
-                const pq_kernels *both[] = {fast, ref};
-                for (int t = 0; t < 2; t++) {
-                    out[t] = copy(g, m), lse[t] = copy(g, T), dqkv[t] = copy(qkv, n);
-                    both[t]->attention_forward(qkv, qkv + D, qkv + 2 * D, stride, out[t], D, lse[t], T, D,
-                                               drop ? &d : NULL, 640, scratch);
-                    both[t]->attention_backward(qkv, qkv + D, qkv + 2 * D, stride, out[t], g, D, lse[t],
-                                                dqkv[t], dqkv[t] + D, dqkv[t] + 2 * D, stride, T, D,
-                                                drop ? &d : NULL, 640, scratch);
-                }
-                near(out[0], out[1], m, 2e-6, 1, "attention");
-                near(lse[0], lse[1], T, 2e-6, 1, "lse");
-                near(dqkv[0], dqkv[1], n, 1e-5, 1, "attention gradient");
-                for (int t = 0; t < 2; t++) free(out[t]), free(lse[t]), free(dqkv[t]);
-                free(qkv), free(g), free(scratch);
-            }
+            for (int drop = 0; drop < 2; drop++)
+                check_attention(fast, lengths[l], heads[h], drop ? &masks : NULL);
+    check_attention(fast, 8191, 3, &masks);
 }
 END_TEST
 

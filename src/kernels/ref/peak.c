@@ -9,6 +9,11 @@ void pq_peak_multiply_add_ref(float a, float b, size_t rounds, double *sum) {
     for (int i = 0; i < PQ_PEAK_CHAINS; i++) *sum += (double)chains[i];
 }
 
+void pq_peak_multiply_add_bf16_ref(float a, float b, size_t rounds, double *sum) {
+    pq_peak_multiply_add_ref(a, b, rounds, sum);
+    *sum *= 2;
+}
+
 void pq_peak_read_ref(const float *x, size_t n, double *sum) {
     float sums[4] = {0};
     for (size_t i = 0; i < n; i++) sums[i % 4] += x[i];

@@ -1,13 +1,22 @@
 /* Overlays the kernel table with this instruction set's versions. */
 #include "kernels/x86/x86.h"
 
-#define OVERLAY_2(name) table->name = PQ_ISA_NAME(name);
-#ifdef PQ_VNNI /* these alone have a VNNI form */
-#define OVERLAY_1(name)
+#define TAKE(name) table->name = PQ_ISA_NAME(name);
+#define LEAVE(name)
+#define OVERLAY_0 LEAVE
+#ifdef PQ_BF16
+#define OVERLAY_1 LEAVE
+#define OVERLAY_2 LEAVE
+#define OVERLAY_3 TAKE
 #else
-#define OVERLAY_1(name) OVERLAY_2(name)
+#ifdef PQ_VNNI
+#define OVERLAY_1 LEAVE
+#else
+#define OVERLAY_1 TAKE
 #endif
-#define OVERLAY_0(name)
+#define OVERLAY_2 TAKE
+#define OVERLAY_3 LEAVE
+#endif
 
 void PQ_ISA_NAME(kernels_overlay)(pq_kernels *table);
 void PQ_ISA_NAME(kernels_overlay)(pq_kernels *table) {

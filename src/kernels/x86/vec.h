@@ -147,6 +147,12 @@ ALWAYS_INLINE void v_multiply_wide(vi a, vi b, vi *high, vi *low) {
     *high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
 }
 
+#ifdef __AVX512BF16__
+/* sum + a b, lanes being pairs of bf16; subnormals count as 0. */
+ALWAYS_INLINE vf v_pairs_dot(vf a, vf b, vf sum) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+#endif
 /* Horizontal sums in a fixed tree. */
 ALWAYS_INLINE float v_sum(vf a) {
     __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

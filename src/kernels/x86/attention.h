@@ -1,0 +1,153 @@
+/* What attention of both types shares: products, a transpose, and the rows of softmax. Products multiply
+ * lanes by MULTIPLY_ADD, which who includes this defines: a float, or a pair of bf16 beside each other. */
+#ifndef PQ_KERNELS_X86_ATTENTION_H
+#define PQ_KERNELS_X86_ATTENTION_H
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/x86/x86.h"
+
+enum { BLOCK = 32 };
+#ifdef __AVX512F__
+enum { TILE = 8 }; /* rows of C in registers, two vectors each */
+#else
+enum { TILE = 4 };
+#endif
+
+/* C[rows][vectors * VL] (+)= A[rows][k] B[k][..]; A has any strides, `some` masks the last vector. */
+ALWAYS_INLINE void product_tile(const size_t rows, const size_t vectors, vm some, size_t k, const float *A,
+                                size_t row_stride, size_t column_stride, const float *B, size_t ldb, float *C,
+                                size_t ldc, bool accumulate) {
+    vf sum[TILE][2];
+#pragma GCC unroll 8
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (size_t c = 0; c < vectors; c++) {
+            const float *from = C + r * ldc + c * VL;
+            sum[r][c] = !accumulate ? v_zero() : c + 1 == vectors ? v_load_some(some, from) : v_load(from);
+        }
+    for (size_t i = 0; i < k; i++) {
+        vf b[2];
+#pragma GCC unroll 2
+        for (size_t c = 0; c < vectors; c++)
+            b[c] = c + 1 == vectors ? v_load_some(some, B + i * ldb + c * VL) : v_load(B + i * ldb + c * VL);
+#pragma GCC unroll 8
+        for (size_t r = 0; r < rows; r++) {
+            vf a = v_set(A[r * row_stride + i * column_stride]);
+#pragma GCC unroll 2
+            for (size_t c = 0; c < vectors; c++) sum[r][c] = MULTIPLY_ADD(a, b[c], sum[r][c]);
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (size_t c = 0; c < vectors; c++) {
+            float *to = C + r * ldc + c * VL;
+            if (c + 1 == vectors)
+                v_store_some(some, to, sum[r][c]);
+            else
+                v_store(to, sum[r][c]);
+        }
+}
+
+/* C[m][n] (+)= A[m][k] B[k][n] */
+static void product(size_t m, size_t n, size_t k, const float *A, size_t row_stride, size_t column_stride,
+                    const float *B, size_t ldb, float *C, size_t ldc, bool accumulate) {
+    for (size_t j = 0; j < n; j += 2 * VL) {
+        bool two = n - j > VL;
+        vm some = v_first(two ? n - j - VL : n - j);
+        for (size_t i = 0; i < m;) {
+            const float *a = A + i * row_stride;
+            float *c = C + i * ldc + j;
+            size_t left = m - i;
+            if (left >= TILE) {
+                if (two)
+                    product_tile(TILE, 2, some, k, a, row_stride, column_stride, B + j, ldb, c, ldc,
+                                 accumulate);
+                else
+                    product_tile(TILE, 1, some, k, a, row_stride, column_stride, B + j, ldb, c, ldc,
+                                 accumulate);
+                i += TILE;
+            } else {
+                if (two)
+                    product_tile(1, 2, some, k, a, row_stride, column_stride, B + j, ldb, c, ldc, accumulate);
+                else
+                    product_tile(1, 1, some, k, a, row_stride, column_stride, B + j, ldb, c, ldc, accumulate);
+                i++;
+            }
+        }
+    }
+}
+
+/* out[columns][out_stride] = transpose of x[rows][columns]; 4 x 4 at a time. */
+static void transpose(const float *x, size_t stride, size_t rows, size_t columns, float *out,
+                      size_t out_stride) {
+    size_t r = 0;
+    for (; r + 4 <= rows; r += 4) {
+        size_t c = 0;
+        for (; c + 4 <= columns; c += 4) {
+            const float *from = x + r * stride + c;
+            __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride),
+                   d = _mm_loadu_ps(from + 2 * stride), e = _mm_loadu_ps(from + 3 * stride);
+            _MM_TRANSPOSE4_PS(a, b, d, e);
+            float *to = out + c * out_stride + r;
+            _mm_storeu_ps(to, a);
+            _mm_storeu_ps(to + out_stride, b);
+            _mm_storeu_ps(to + 2 * out_stride, d);
+            _mm_storeu_ps(to + 3 * out_stride, e);
+        }
+        for (; c < columns; c++)
+            for (size_t i = r; i < r + 4; i++) out[c * out_stride + i] = x[i * stride + c];
+    }
+    for (; r < rows; r++)
+        for (size_t c = 0; c < columns; c++) out[c * out_stride + r] = x[r * stride + c];
+}
+
+ALWAYS_INLINE size_t least(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+/* p[0 .. n) = exp(scale * p - shift), 0 from n to `end`; returns the sum. */
+ALWAYS_INLINE float exponentials(float *p, size_t n, size_t end, float scale, float shift) {
+    vf sum = v_zero(), a = v_set(scale), b = v_set(shift);
+    for (size_t j = 0; j < end; j += VL) {
+        vm valid = v_first(n > j ? n - j : 0);
+        vf e = v_select(valid, v_exp(v_sub(v_mul(v_load_some(valid, p + j), a), b)), v_zero());
+        v_store_some(v_first(end - j), p + j, e);
+        sum = v_add(sum, e);
+    }
+    return v_sum(sum);
+}
+
+/* Row i of a block: p[0 .. n) from scores to probabilities before they are divided by what is returned, with
+ * dropout; 0 from n to `end`. */
+ALWAYS_INLINE float softmax_row(float *p, size_t n, size_t end, float scale, float *lse,
+                                const pq_dropout *dropout, uint64_t first) {
+    vf top = v_set(p[0]);
+    for (size_t j = 0; j < n; j += VL) {
+        vm valid = v_first(n - j);
+        top = v_max(v_select(valid, v_load_some(valid, p + j), top), top);
+    }
+    float shift = v_largest(top) * scale, sum = exponentials(p, n, end, scale, shift);
+    *lse = shift + logf(sum);
+    if (dropout) PQ_ISA_NAME(dropout)(NULL, p, p, n, dropout, first);
+    return sum;
+}
+
+/* Row i of a block, backward: p from scores to P M, dp from dO V^T to the gradient of scores P (dP M - inner)
+ * scale. */
+ALWAYS_INLINE void softmax_row_backward(float *p, float *dp, size_t n, size_t end, float scale, float lse,
+                                        float inner, const float *mask) {
+    vf shift = v_set(inner), factor = v_set(scale);
+    exponentials(p, n, end, scale, lse);
+    for (size_t j = 0; j < end; j += VL) {
+        vm valid = v_first(n > j ? n - j : 0), whole = v_first(end - j);
+        vf pj = v_load_some(whole, p + j), mj = v_load_some(valid, mask + j);
+        vf ds = v_mul(v_mul(pj, factor), v_sub(v_mul(v_load_some(valid, dp + j), mj), shift));
+        v_store_some(whole, dp + j, ds);
+        v_store_some(whole, p + j, v_mul(pj, mj));
+    }
+}
+
+#endif
