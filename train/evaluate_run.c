@@ -18,7 +18,6 @@ enum { TOKENS_A_BATCH = 2048 };
 typedef struct runner {
     pq_graph *graph;
     float *weights, *losses; /* losses: [batch x context] */
-    pq_bf16 *narrow;         /* matrices, laid out as weights; NULL in fp32 */
     void *activations, *scratch;
     size_t weight_bytes;
     pq_plan_size plan;
@@ -41,7 +40,6 @@ static void release(memory *m) {
         runner *r = &m->runners[i];
         pq_graph_destroy(r->graph);
         if (!r->lent.weights) pq_pages_release(r->weights, r->weight_bytes);
-        pq_pages_release(r->narrow, r->weight_bytes / 2);
         if (!r->lent.activations) pq_pages_release(r->activations, r->plan.activations);
         if (!r->lent.scratch) pq_pages_release(r->scratch, r->plan.scratch);
         free(r->losses);
@@ -66,10 +64,17 @@ static size_t batch_of(const pq_evaluation_options *o) {
     return TOKENS_A_BATCH / o->context ? TOKENS_A_BATCH / o->context : 1;
 }
 
+/* The matrices in bf16, laid out as the weights, stand before the activations. */
+static size_t narrow_bytes(const pq_model *model, const pq_evaluation_options *o) {
+    return o->bf16 ? pq_round_up(model->params.elements * sizeof(pq_bf16), PQ_ALIGNMENT) : 0;
+}
+
 static pq_status make_graph(const pq_model *model, const pq_evaluation_options *o, pq_graph **graph,
                             pq_plan_size *size, pq_error *err) {
     PQ_TRY(pq_gpt2_graph(model, o->bf16 ? PQ_BF16 : PQ_F32, batch_of(o), o->context, 0, graph, err));
-    return pq_graph_plan(*graph, false, false, size, err);
+    PQ_TRY(pq_graph_plan(*graph, false, false, size, err));
+    size->activations += narrow_bytes(model, o);
+    return PQ_OK;
 }
 
 pq_status pq_evaluation_plan(const pq_model *model, const pq_dataset *dataset, const pq_evaluation_options *o,
@@ -81,15 +86,14 @@ pq_status pq_evaluation_plan(const pq_model *model, const pq_dataset *dataset, c
     return status;
 }
 
-static pq_status bind_narrow(const pq_params *params, runner *r, pq_error *err) {
-    PQ_TRY(pq_pages_reserve(r->weight_bytes / 2, "bf16 weights", &r->narrow, err));
+static void bind_narrow(const pq_params *params, runner *r) {
+    pq_bf16 *narrow = r->activations;
     for (size_t i = 0; i < params->count; i++) {
         const pq_param *p = &params->list[i];
         if (!p->rows) continue;
-        r->graph->kernels->narrow(r->weights + p->offset, r->narrow + p->offset, p->count);
-        pq_graph_bind_matrix(r->graph, p->offset, r->narrow + p->offset);
+        r->graph->kernels->narrow(r->weights + p->offset, narrow + p->offset, p->count);
+        pq_graph_bind_matrix(r->graph, p->offset, narrow + p->offset);
     }
-    return PQ_OK;
 }
 
 static pq_status prepare(const pq_model *model, const pq_evaluation_options *o, runner *r, pq_error *err) {
@@ -101,10 +105,11 @@ static pq_status prepare(const pq_model *model, const pq_evaluation_options *o, 
     PQ_TRY(take(r->lent.activations, r->plan.activations, "activations", &r->activations, err));
     PQ_TRY(take(r->lent.scratch, r->plan.scratch, "scratch", &r->scratch, err));
     PQ_TRY(pq_calloc(r->graph->tokens, sizeof *r->losses, "losses", &r->losses, err));
-    pq_graph_place(r->graph, r->activations, r->scratch);
+    pq_graph_place(r->graph, (char *)r->activations + narrow_bytes(model, o), r->scratch);
     pq_graph_bind(r->graph, r->weights, r->weights, NULL);
     pq_model_effective_weights(model, r->weights);
-    return o->bf16 ? bind_narrow(&model->params, r, err) : PQ_OK;
+    if (o->bf16) bind_narrow(&model->params, r);
+    return PQ_OK;
 }
 
 static pq_status allocate(const pq_model *const models[2], size_t windows, const pq_evaluation_options *o,

@@ -375,7 +375,7 @@ static pq_status find_name(job *j, const char *path, pq_error *err) {
 
 static pq_status write_both(const job *j, const char *path, bool overwrite, pq_file_writer *source,
                             pq_file_writer *header, char *header_path, pq_error *err) {
-    snprintf(header_path, strlen(path) + 1, "%s", path);
+    memcpy(header_path, path, strlen(path) + 1);
     header_path[strlen(path) - 1] = 'h';
     PQ_TRY(pq_file_create(path, overwrite, source, err));
     PQ_TRY(pq_file_create(header_path, overwrite, header, err));

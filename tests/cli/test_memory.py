@@ -14,6 +14,8 @@ SHAPE = ["model.layers=3", "model.heads=12", "model.width=768", "model.context=1
          "eval.every=1", "eval.windows=8", "save.every=2", "data.tokenizer=byte", "train.warmup_iters=1"]
 LEARNED = ["quant.quantizer=pot", "quant.scale=learned", "qat.ema=0.9"]
 CASES = {"fp32": [], "fp32, learned scales, average": LEARNED, "bf16": ["train.precision=bf16"],
+         "fp32, evaluated in bf16": ["eval.precision=bf16"],
+         "bf16, evaluated in bf16": ["train.precision=bf16", "eval.precision=bf16"],
          "bf16, absmax": ["train.precision=bf16", "quant.quantizer=pot", "quant.scale=absmax"],
          "bf16, micro-batches, learned scales": ["train.precision=bf16", "train.accumulate=2", *LEARNED]}
 
