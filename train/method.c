@@ -59,7 +59,7 @@ typedef struct narrowing {
     size_t count;
 } narrowing;
 
-enum { NARROW_TILE = 1 << 15 };
+enum { NARROW_TILE = 1 << 13 };
 
 static void narrow_tile(void *context, size_t i) {
     const narrowing *n = context;

@@ -7,7 +7,7 @@
 #include "kernels/kernels.h"
 #include "quant/quantizer.h"
 
-enum { TILE = 32768 }; /* weights */
+enum { TILE = 8192 }; /* weights */
 
 typedef struct matrix {
     const pq_codebook *codebook;
