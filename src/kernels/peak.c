@@ -60,38 +60,33 @@ static double peak_seconds(int threads, void (*task)(void *context, size_t i), v
 /* Kept by every thread, so that no loop can be left out; what the last one wrote does not matter. */
 static _Thread_local volatile double kept;
 
+/* One of the kernels that count their multiply-adds: each adds one. */
+typedef struct counting {
+    void (*loop)(float a, float b, size_t rounds, double *sum);
+    float ones[2]; /* read where they lie, so that no compiler knows them */
+} counting;
+
 static void multiply_add(void *context, size_t i) {
-    const float *ones = context;
+    const counting *c = context;
     double sum;
-    pq_kernels_get()->peak_multiply_add(ones[0], ones[1], ROUNDS, &sum);
+    c->loop(c->ones[0], c->ones[1], ROUNDS, &sum);
     kept = sum;
     (void)i;
 }
 
-static void multiply_add_bf16(void *context, size_t i) {
-    const float *ones = context;
-    double sum;
-    pq_kernels_get()->peak_multiply_add_bf16(ones[0], ones[1], ROUNDS, &sum);
-    kept = sum;
-    (void)i;
-}
-
-/* The loops count their multiply-adds themselves: each adds one. */
-static double flops(int threads, void (*task)(void *context, size_t i),
-                    void (*loop)(float a, float b, size_t rounds, double *sum)) {
-    float ones[] = {1, 1};
+static double flops(int threads, void (*loop)(float a, float b, size_t rounds, double *sum)) {
+    counting c = {loop, {1, 1}};
     double count;
     loop(1, 1, ROUNDS, &count);
-    return 2 * count * threads / peak_seconds(threads, task, ones);
+    return 2 * count * threads / peak_seconds(threads, multiply_add, &c);
 }
 
 double pq_peak_flops(int threads) {
-    return flops(threads, multiply_add, pq_kernels_get()->peak_multiply_add);
+    return flops(threads, pq_kernels_get()->peak_multiply_add);
 }
 
 double pq_peak_bf16_flops(int threads) {
-    if (!pq_kernels_have_bf16()) return 0;
-    return flops(threads, multiply_add_bf16, pq_kernels_get()->peak_multiply_add_bf16);
+    return pq_kernels_have_bf16() ? flops(threads, pq_kernels_get()->peak_multiply_add_bf16) : 0;
 }
 
 /* ---- memory ---- */

@@ -68,7 +68,7 @@ void PQ_ISA_NAME(attention_backward)(const float *q, const float *k, const float
         product(rows, keys, head_size, g, out_stride, 1, s.v_transposed, s.padded, s.gradients, s.padded,
                 false);
         for (size_t r = 0; r < rows; r++) {
-            size_t i = i0 + r, n = i + 1;
+            size_t i = i0 + r;
             float *p = s.scores + r * s.padded, *dp = s.gradients + r * s.padded;
             const float *o = out + i * out_stride, *d = dout + i * out_stride;
             vf inner = v_zero();
@@ -76,12 +76,8 @@ void PQ_ISA_NAME(attention_backward)(const float *q, const float *k, const float
                 vm some = v_first(head_size - c);
                 inner = v_fma(v_load_some(some, o + c), v_load_some(some, d + c), inner);
             }
-            const float *mask = s.ones;
-            if (dropout) {
-                PQ_ISA_NAME(dropout)(NULL, s.ones, s.mask, n, dropout, first + i * s.padded);
-                mask = s.mask;
-            }
-            softmax_row_backward(p, dp, n, keys, scale, lse[i], v_sum(inner), mask);
+            softmax_row_backward(p, dp, i + 1, keys, scale, lse[i], v_sum(inner), dropout,
+                                 first + i * s.padded, s.ones, s.mask);
         }
         product(keys, head_size, rows, s.scores, 1, s.padded, g, out_stride, dv, dstride, true);
         product(keys, head_size, rows, s.gradients, 1, s.padded, q + i0 * stride, stride, dk, dstride, true);

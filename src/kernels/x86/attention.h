@@ -136,14 +136,17 @@ ALWAYS_INLINE float softmax_row(float *p, size_t n, size_t end, float scale, flo
 }
 
 /* Row i of a block, backward: p from scores to P M, dp from dO V^T to the gradient of scores P (dP M - inner)
- * scale. */
+ * scale. ones[n]; mask[n] is scratch. */
 ALWAYS_INLINE void softmax_row_backward(float *p, float *dp, size_t n, size_t end, float scale, float lse,
-                                        float inner, const float *mask) {
+                                        float inner, const pq_dropout *dropout, uint64_t first,
+                                        const float *ones, float *mask) {
     vf shift = v_set(inner), factor = v_set(scale);
+    const float *masks = dropout ? mask : ones;
+    if (dropout) PQ_ISA_NAME(dropout)(NULL, ones, mask, n, dropout, first);
     exponentials(p, n, end, scale, lse);
     for (size_t j = 0; j < end; j += VL) {
         vm valid = v_first(n > j ? n - j : 0), whole = v_first(end - j);
-        vf pj = v_load_some(whole, p + j), mj = v_load_some(valid, mask + j);
+        vf pj = v_load_some(whole, p + j), mj = v_load_some(valid, masks + j);
         vf ds = v_mul(v_mul(pj, factor), v_sub(v_mul(v_load_some(valid, dp + j), mj), shift));
         v_store_some(whole, dp + j, ds);
         v_store_some(whole, p + j, v_mul(pj, mj));

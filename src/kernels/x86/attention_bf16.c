@@ -8,10 +8,10 @@
 
 /* In scratch, of pairs [..] where not said otherwise; padded = T rounded up to 64. */
 typedef struct places {
-    size_t padded, pairs;      /* pairs: of a row of head_size */
-    float *scores, *gradients; /* floats [BLOCK][padded] */
-    float *rows,
-        *row_pairs[2]; /* neighbours in a row: [BLOCK][padded / 2]; in two rows: [BLOCK / 2][padded] */
+    size_t padded, pairs;               /* pairs: of a row of head_size */
+    float *scores, *gradients;          /* floats [BLOCK][padded] */
+    float *rows;                        /* neighbours in a row: [BLOCK][padded / 2] */
+    float *row_pairs[2];                /* in two rows: [BLOCK / 2][padded] */
     float *k_transposed, *v_transposed; /* [pairs][padded] */
     float *interleaved; /* rows 2 i and 2 i + 1 of V or, backward, of K: [padded / 2][head_size] */
     float *packed;      /* [T][pairs] */
@@ -61,18 +61,21 @@ static void pack(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, f
     }
 }
 
+/* Lanes of neighbours, the first in the lower half. */
+ALWAYS_INLINE vf paired(__m256i first, __m256i second) {
+    return v_from_bits(v_ior(_mm512_cvtepu16_epi32(first), v_shift_left(_mm512_cvtepu16_epi32(second), 16)));
+}
+
 /* out[(rows + 1) / 2][columns] = rows 2 i and 2 i + 1 of x. */
 static void interleave(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, float *out) {
     for (size_t r = 0; r < rows; r += 2)
         for (size_t c = 0; c < columns; c += VL) {
             vm some = v_first(columns - c);
             const pq_bf16 *from = x + r * stride + c;
-            vi pair = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, from));
-            if (r + 1 < rows) {
-                vi second = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, from + stride));
-                pair = v_ior(pair, v_shift_left(second, 16));
-            }
-            v_store_some(some, out + r / 2 * columns + c, v_from_bits(pair));
+            bool last = r + 1 == rows; /* an odd one */
+            __m256i second = _mm256_maskz_loadu_epi16(last ? 0 : some, last ? from : from + stride);
+            v_store_some(some, out + r / 2 * columns + c,
+                         paired(_mm256_maskz_loadu_epi16(some, from), second));
         }
 }
 
@@ -104,10 +107,8 @@ static void pair_rows(const float *x, size_t stride, size_t rows, size_t n, floa
     for (size_t r = 0; r < rows; r += 2)
         for (size_t j = 0; j < n; j += VL) { /* rows are padded */
             const float *from = x + r * stride + j;
-            vi pair = _mm512_cvtepu16_epi32(narrowed(v_load(from)));
-            if (r + 1 < rows)
-                pair = v_ior(pair, v_shift_left(_mm512_cvtepu16_epi32(narrowed(v_load(from + stride))), 16));
-            v_store(out + r / 2 * stride + j, v_from_bits(pair));
+            vf second = r + 1 < rows ? v_load(from + stride) : v_zero();
+            v_store(out + r / 2 * stride + j, paired(narrowed(v_load(from)), narrowed(second)));
         }
 }
 
@@ -162,7 +163,7 @@ void PQ_ISA_NAME(attention_backward_bf16)(const pq_bf16 *q, const pq_bf16 *k, co
         product(rows, keys, s.pairs, s.q, s.pairs, 1, s.k_transposed, s.padded, s.scores, s.padded, false);
         product(rows, keys, s.pairs, s.g, s.pairs, 1, s.v_transposed, s.padded, s.gradients, s.padded, false);
         for (size_t r = 0; r < rows; r++) {
-            size_t i = i0 + r, n = i + 1;
+            size_t i = i0 + r;
             float *p = s.scores + r * s.padded, *dp = s.gradients + r * s.padded;
             vf inner = v_zero();
             for (size_t c = 0; c < s.pairs; c += VL) {
@@ -170,12 +171,8 @@ void PQ_ISA_NAME(attention_backward_bf16)(const pq_bf16 *q, const pq_bf16 *k, co
                 inner = v_pairs_dot(v_load_some(some, s.o + r * s.pairs + c),
                                     v_load_some(some, s.g + r * s.pairs + c), inner);
             }
-            const float *mask = s.ones;
-            if (dropout) {
-                PQ_ISA_NAME(dropout)(NULL, s.ones, s.mask, n, dropout, first + i * s.padded);
-                mask = s.mask;
-            }
-            softmax_row_backward(p, dp, n, even, scale, lse[i], v_sum(inner), mask);
+            softmax_row_backward(p, dp, i + 1, even, scale, lse[i], v_sum(inner), dropout,
+                                 first + i * s.padded, s.ones, s.mask);
             narrow(dp, 1, even, halves(s.rows) + r * s.padded);
         }
         pair_rows(s.scores, s.padded, rows, keys, s.row_pairs[0]);
