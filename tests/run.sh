@@ -28,8 +28,6 @@ esac
 if [ "${1-}" = -- ]; then shift; fi
 
 cd "$(dirname "$0")/.."
-# Threads that wait by spinning for long make a busy machine crawl; the program sets this for itself.
-export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-2000}"
 passed=0 failed=0 skipped=0
 
 # suite FOLDER [words for meson test]: run the tests of a build folder and add to the counts.
