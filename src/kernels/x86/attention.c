@@ -4,7 +4,6 @@
  *
  *   scratch: scores [BLOCK][padded] | gradients of scores [BLOCK][padded] | K^T, V^T [head_size][padded] |
  * mask, ones padded = T rounded up to 64 */
-#define MULTIPLY_ADD v_fma
 #include "kernels/x86/attention.h"
 
 typedef struct places {

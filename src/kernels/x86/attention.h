@@ -1,5 +1,5 @@
-/* What attention of both types shares: products, a transpose, and the rows of softmax. Products multiply
- * lanes by MULTIPLY_ADD, which who includes this defines: a float, or a pair of bf16 beside each other. */
+/* What attention of both types shares: products, a transpose, and the rows of softmax. A lane of products is
+ * a float, or, in the kernels of AVX512_BF16, a pair of bf16 beside each other. */
 #ifndef PQ_KERNELS_X86_ATTENTION_H
 #define PQ_KERNELS_X86_ATTENTION_H
 
@@ -14,6 +14,14 @@ enum { TILE = 8 }; /* rows of C in registers, two vectors each */
 #else
 enum { TILE = 4 };
 #endif
+
+ALWAYS_INLINE vf lanes_multiply_add(vf a, vf b, vf sum) {
+#ifdef PQ_BF16
+    return v_pairs_dot(a, b, sum);
+#else
+    return v_fma(a, b, sum);
+#endif
+}
 
 /* C[rows][vectors * VL] (+)= A[rows][k] B[k][..]; A has any strides, `some` masks the last vector. */
 ALWAYS_INLINE void product_tile(const size_t rows, const size_t vectors, vm some, size_t k, const float *A,
@@ -36,7 +44,7 @@ ALWAYS_INLINE void product_tile(const size_t rows, const size_t vectors, vm some
         for (size_t r = 0; r < rows; r++) {
             vf a = v_set(A[r * row_stride + i * column_stride]);
 #pragma GCC unroll 2
-            for (size_t c = 0; c < vectors; c++) sum[r][c] = MULTIPLY_ADD(a, b[c], sum[r][c]);
+            for (size_t c = 0; c < vectors; c++) sum[r][c] = lanes_multiply_add(a, b[c], sum[r][c]);
         }
     }
 #pragma GCC unroll 8
@@ -52,8 +60,9 @@ ALWAYS_INLINE void product_tile(const size_t rows, const size_t vectors, vm some
 }
 
 /* C[m][n] (+)= A[m][k] B[k][n] */
-static void product(size_t m, size_t n, size_t k, const float *A, size_t row_stride, size_t column_stride,
-                    const float *B, size_t ldb, float *C, size_t ldc, bool accumulate) {
+static inline void product(size_t m, size_t n, size_t k, const float *A, size_t row_stride,
+                           size_t column_stride, const float *B, size_t ldb, float *C, size_t ldc,
+                           bool accumulate) {
     for (size_t j = 0; j < n; j += 2 * VL) {
         bool two = n - j > VL;
         vm some = v_first(two ? n - j - VL : n - j);
@@ -81,8 +90,8 @@ static void product(size_t m, size_t n, size_t k, const float *A, size_t row_str
 }
 
 /* out[columns][out_stride] = transpose of x[rows][columns]; 4 x 4 at a time. */
-static void transpose(const float *x, size_t stride, size_t rows, size_t columns, float *out,
-                      size_t out_stride) {
+static inline void transpose(const float *x, size_t stride, size_t rows, size_t columns, float *out,
+                             size_t out_stride) {
     size_t r = 0;
     for (; r + 4 <= rows; r += 4) {
         size_t c = 0;

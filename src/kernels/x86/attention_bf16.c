@@ -3,7 +3,6 @@
  * that dimension: of A, neighbours in a row; of B, two rows, or where B is a transpose neighbours in a row of
  * what is transposed. An odd one is paired with 0. Scores, sums and the gradients that grow over blocks are
  * fp32; probabilities and the gradients of scores are rounded to bf16 where they are multiplied. */
-#define MULTIPLY_ADD(a, b, sum) v_pairs_dot(a, b, sum)
 #include "kernels/x86/attention.h"
 
 /* In scratch, of pairs [..] where not said otherwise; padded = T rounded up to 64. */
