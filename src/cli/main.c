@@ -51,7 +51,7 @@ static void print_usage(FILE *out) {
         "    POTQAT_DATA             folder of texts that are not to be downloaded\n"
         "    POTQAT_CACHE            where downloads are kept (default: the user's cache folder)\n"
         "    POTQAT_CPU              kernels to use at most: ref, avx2, avx-vnni, avx512,\n"
-        "                            avx512-vnni, avx512-bf16\n");
+        "                            avx512-vnni, avx512-bf16, amx\n");
 }
 
 /* How many of words[count] the verb `name` takes up when they begin with it: 0, 1, or 2 for a nested one. */

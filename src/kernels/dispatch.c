@@ -4,6 +4,8 @@
 #include <string.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "kernels/kernels.h"
@@ -21,6 +23,7 @@ void pq_kernels_overlay_avxvnni(pq_kernels *table);
 void pq_kernels_overlay_avx512(pq_kernels *table);
 void pq_kernels_overlay_avx512vnni(pq_kernels *table);
 void pq_kernels_overlay_avx512bf16(pq_kernels *table);
+void pq_kernels_overlay_amx(pq_kernels *table);
 
 /* F16C came before AVX2 in every CPU; clang's list of names lacks it. */
 static bool has_avx2(void) {
@@ -47,6 +50,16 @@ static bool has_avx512bf16(void) {
     return has_avx512vnni() && __builtin_cpu_supports("avx512bf16");
 }
 
+/* Leaf 7: AMX-BF16 and AMX-TILE are bits 22 and 24 of edx. Linux saves tiles for a process that asked for
+ * them (feature 18 of ARCH_REQ_XCOMP_PERM), if it knows them at all. */
+static bool has_amx(void) {
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };
+    const unsigned both = 1u << 22 | 1u << 24;
+    unsigned a, b, c, d;
+    return has_avx512bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & both) == both &&
+           syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
 static void overlay_avxvnni(pq_kernels *table) {
     pq_kernels_overlay_avx2(table);
     pq_kernels_overlay_avxvnni(table);
@@ -61,9 +74,14 @@ static void overlay_avx512bf16(pq_kernels *table) {
     overlay_avx512vnni(table);
     pq_kernels_overlay_avx512bf16(table);
 }
+
+static void overlay_amx(pq_kernels *table) {
+    overlay_avx512bf16(table);
+    pq_kernels_overlay_amx(table);
+}
 #endif
 
-/* Instruction sets in rising order; a cap above the last one (amx) keeps them all. */
+/* Instruction sets in rising order. */
 static struct level {
     const char *name;
     bool (*supported)(void);
@@ -77,6 +95,7 @@ static struct level {
     {.name = "avx512", .supported = has_avx512, .overlay = pq_kernels_overlay_avx512},
     {.name = "avx512-vnni", .supported = has_avx512vnni, .overlay = overlay_avx512vnni},
     {.name = "avx512-bf16", .supported = has_avx512bf16, .overlay = overlay_avx512bf16},
+    {.name = "amx", .supported = has_amx, .overlay = overlay_amx},
 #endif
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
@@ -108,5 +127,5 @@ const pq_kernels *pq_kernels_get(void) {
 }
 
 bool pq_kernels_have_bf16(void) {
-    return strcmp(pq_kernels_get()->name, "avx512-bf16") == 0;
+    return pq_kernels_get()->attention_forward_bf16 != pq_attention_forward_bf16_ref;
 }

@@ -91,7 +91,7 @@ static inline size_t pq_recipe_scores(size_t n, size_t queries) {
 }
 
 typedef struct pq_kernels {
-    const char *name; /* ref, avx2, avx-vnni, avx512, avx512-vnni, avx512-bf16 */
+    const char *name; /* ref, avx2, avx-vnni, avx512, avx512-vnni, avx512-bf16, amx */
 #define PQ_KERNEL(name, x86, arguments) void(*name) arguments;
 #include "kernels/kernels.def"
 #undef PQ_KERNEL

@@ -11,7 +11,7 @@
 #include "kernels/gemm_bf16.h"
 #include "tests/harness/suite.h"
 
-static const char *const sets[] = {"ref", "avx2", "avx512"};
+static const char *const sets[] = {"ref", "avx2", "avx512"}, *const products_sets[] = {"avx512-bf16", "amx"};
 
 static float from_bits(uint32_t bits) {
     float x;
@@ -148,9 +148,9 @@ END_TEST
 /* Rows as training has them, q|k|v beside each other, with what must not be touched between. The other form
  * sums in another order: where that decides a rounding, a number is the next bf16; over few queries such a
  * step weighs more. */
-static void check_attention(size_t T, size_t D, const pq_dropout *dropout) {
+static void check_attention(const char *set, size_t T, size_t D, const pq_dropout *dropout) {
     enum { FORMS = 2 };
-    const char *const forms[FORMS] = {"ref", "avx512-bf16"};
+    const char *const forms[FORMS] = {"ref", set};
     size_t stride = 3 * D + 2, n = T * stride, m = T * D, floats = pq_attention_bf16_scratch(T, D);
     pq_bf16 *qkv = numbers(n, 1), *g = numbers(m, 2), *out[FORMS], *dqkv[FORMS];
     float *lse[FORMS], *scratch = malloc(floats * sizeof *scratch);
@@ -185,12 +185,13 @@ START_TEST(attention) {
     const size_t lengths[] = {1, 2, 31, 32, 33, 63, 64, 65, 130},
                  heads[] = {1, 2, 7, 16, 31, 32, 33, 48, 64, 80};
     const pq_dropout dropout = pq_dropout_make(0.3, 9, 4, 2);
-    if (!pq_kernels_of("avx512-bf16")) return; /* said in main */
+    const char *set = products_sets[_i];
+    if (!pq_kernels_of(set)) return; /* said in main */
     for (size_t l = 0; l < 9; l++)
         for (size_t h = 0; h < 10; h++)
             for (int drop = 0; drop < 2; drop++)
-                check_attention(lengths[l], heads[h], drop ? &dropout : NULL);
-    check_attention(8191, 3, &dropout);
+                check_attention(set, lengths[l], heads[h], drop ? &dropout : NULL);
+    check_attention(set, 8191, 3, &dropout);
 }
 END_TEST
 
@@ -237,14 +238,16 @@ END_TEST
 int main(void) {
     for (size_t i = 0; i < 3; i++)
         if (!pq_kernels_of(sets[i])) printf("not compared: this CPU lacks %s\n", sets[i]);
-    if (!pq_kernels_of("avx512-bf16")) printf("attention not compared: this CPU lacks avx512-bf16\n");
+    for (size_t i = 0; i < 2; i++)
+        if (!pq_kernels_of(products_sets[i]))
+            printf("attention not compared: this CPU lacks %s\n", products_sets[i]);
     Suite *suite = suite_create("bf16");
     TCase *tc = tcase_create("bf16");
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, rounding, 0, 3);
     tcase_add_test(tc, products);
     tcase_add_test(tc, threads);
-    tcase_add_test(tc, attention);
+    tcase_add_loop_test(tc, attention, 0, 2);
     tcase_add_test(tc, attention_of_floats);
     tcase_add_test(tc, self_check);
     suite_add_tcase(suite, tc);

@@ -11,11 +11,11 @@ size_t pq_attention_scratch(size_t T, size_t head_size) {
     return 2 * rows * padded + 2 * head_size * padded + 2 * padded + 64;
 }
 
-/* bf16: what both forms ask, the vector kernels' 3.5 T (head_size + 1) and blocks, and the readable ones'
- * eight wide copies. */
+/* bf16: what both forms ask, the vector kernels' 5 T columns and blocks, the columns of a head filled up to
+ * 32, and the readable ones' eight wide copies. */
 size_t pq_attention_bf16_scratch(size_t T, size_t head_size) {
-    size_t padded = (T + 63) / 64 * 64, rows = 32;
-    return 4 * rows * padded + (8 * padded + 5 * rows) * (head_size + 1);
+    size_t padded = (T + 63) / 64 * 64, rows = 32, columns = (head_size + 31) / 32 * 32;
+    return 4 * rows * padded + (8 * padded + 5 * rows) * columns;
 }
 
 static float rounded(float x, bool bf16) {

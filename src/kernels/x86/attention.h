@@ -93,9 +93,9 @@ static inline void product(size_t m, size_t n, size_t k, const float *A, size_t 
 static inline void transpose(const float *x, size_t stride, size_t rows, size_t columns, float *out,
                              size_t out_stride) {
     size_t r = 0;
-    for (; r + 4 <= rows; r += 4) {
+    for (; r < rows / 4 * 4; r += 4) {
         size_t c = 0;
-        for (; c + 4 <= columns; c += 4) {
+        for (; c < columns / 4 * 4; c += 4) {
             const float *from = x + r * stride + c;
             __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride),
                    d = _mm_loadu_ps(from + 2 * stride), e = _mm_loadu_ps(from + 3 * stride);

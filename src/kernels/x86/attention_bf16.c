@@ -1,28 +1,32 @@
-/* Causal attention of one head in bf16, by AVX512_BF16: the way of attention.c, with products that take two
- * steps of their inner dimension at a time. A lane of both factors is a pair of bf16 beside each other in
- * that dimension: of A, neighbours in a row; of B, two rows, or where B is a transpose neighbours in a row of
- * what is transposed. An odd one is paired with 0. Scores, sums and the gradients that grow over blocks are
- * fp32; probabilities and the gradients of scores are rounded to bf16 where they are multiplied. */
+/* Causal attention of one head in bf16, by AVX512_BF16 or by AMX's tiles: the way of attention.c, with
+ * products that take two steps of their inner dimension at a time. A lane of both factors is a pair of bf16
+ * beside each other in that dimension: of A, neighbours in a row; of B, two rows, or where B is a transpose
+ * neighbours in a row of what is transposed. What is missing of a pair, of a block and of a head of fewer
+ * columns than fill a tile is 0. Scores, sums and the gradients that grow over blocks are fp32; probabilities
+ * and the gradients of scores are rounded to bf16 where they are multiplied. */
 #include "kernels/x86/attention.h"
+#include "kernels/x86/tiles.h"
 
-/* In scratch, of pairs [..] where not said otherwise; padded = T rounded up to 64. */
+/* In scratch, of pairs where not said otherwise; padded = T rounded up to 64, columns = head_size to 32. */
 typedef struct places {
-    size_t padded, pairs;               /* pairs: of a row of head_size */
+    size_t padded, columns, pairs;      /* pairs: of a row of columns */
     float *scores, *gradients;          /* floats [BLOCK][padded] */
     float *rows;                        /* neighbours in a row: [BLOCK][padded / 2] */
     float *row_pairs[2];                /* in two rows: [BLOCK / 2][padded] */
     float *k_transposed, *v_transposed; /* [pairs][padded] */
-    float *interleaved; /* rows 2 i and 2 i + 1 of V or, backward, of K: [padded / 2][head_size] */
-    float *packed;      /* [T][pairs] */
-    float *q, *g, *o;   /* of a block: [BLOCK][pairs] */
-    float *q_interleaved, *g_interleaved; /* [BLOCK / 2][head_size] */
-    float *block;                         /* floats [BLOCK][head_size] */
-    float *dk, *dv;                       /* floats [T][head_size] */
-    float *mask, *ones;                   /* floats [padded] */
+    float *interleaved;       /* rows 2 i and 2 i + 1 of V or, backward, of K: [padded / 2][columns] */
+    float *packed;            /* [T][pairs] */
+    float *q, *g, *o;         /* of a block: [BLOCK][pairs] */
+    float *block_interleaved; /* [BLOCK / 2][columns] */
+    float *q_transposed, *g_transposed; /* [columns][BLOCK / 2] */
+    float *block;                       /* floats [BLOCK][columns] */
+    float *dk, *dv;                     /* transposed: floats [columns][padded] */
+    float *mask, *ones;                 /* floats [padded] */
 } places;
 
 static places lay_out(float *scratch, size_t T, size_t head_size) {
-    places p = {.padded = (T + 63) / 64 * 64, .pairs = (head_size + 1) / 2};
+    places p = {.padded = (T + 63) / 64 * 64, .columns = (head_size + 31) / 32 * 32};
+    p.pairs = p.columns / 2;
     float *at = scratch;
     const struct {
         float **place;
@@ -34,30 +38,31 @@ static places lay_out(float *scratch, size_t T, size_t head_size) {
                  {&p.row_pairs[1], BLOCK * p.padded / 2},
                  {&p.k_transposed, p.pairs * p.padded},
                  {&p.v_transposed, p.pairs * p.padded},
-                 {&p.interleaved, p.padded / 2 * head_size},
+                 {&p.interleaved, p.padded / 2 * p.columns},
                  {&p.packed, T * p.pairs},
                  {&p.q, BLOCK * p.pairs},
                  {&p.g, BLOCK * p.pairs},
                  {&p.o, BLOCK * p.pairs},
-                 {&p.q_interleaved, BLOCK / 2 * head_size},
-                 {&p.g_interleaved, BLOCK / 2 * head_size},
-                 {&p.block, BLOCK * head_size},
-                 {&p.dk, T * head_size},
-                 {&p.dv, T * head_size},
+                 {&p.block_interleaved, BLOCK / 2 * p.columns},
+                 {&p.q_transposed, BLOCK / 2 * p.columns},
+                 {&p.g_transposed, BLOCK / 2 * p.columns},
+                 {&p.block, BLOCK * p.columns},
+                 {&p.dk, p.padded * p.columns},
+                 {&p.dv, p.padded * p.columns},
                  {&p.mask, p.padded},
                  {&p.ones, p.padded}};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) *parts[i].place = at, at += parts[i].floats;
     return p;
 }
 
-/* out[rows][(columns + 1) / 2] = neighbours in the rows of x. */
-static void pack(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, float *out) {
-    size_t pairs = (columns + 1) / 2;
-    for (size_t r = 0; r < rows; r++) {
-        pq_bf16 *to = (pq_bf16 *)(void *)(out + r * pairs);
-        memcpy(to, x + r * stride, columns * sizeof *x);
-        if (columns % 2) to[columns] = 0;
-    }
+/* out[rows][pairs] = neighbours in the rows of x, whose columns end before or at the last pair. */
+static void pack(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, size_t pairs, float *out) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < 2 * pairs; c += 2 * VL) {
+            __mmask32 some = columns >= c + 2 * VL ? ~0u : columns > c ? (1u << (columns - c)) - 1u : 0;
+            __m512i pair = _mm512_maskz_loadu_epi16(some, x + r * stride + (some ? c : 0));
+            v_store(out + r * pairs + c / 2, v_from_bits(pair));
+        }
 }
 
 /* Lanes of neighbours, the first in the lower half. */
@@ -65,24 +70,32 @@ ALWAYS_INLINE vf paired(__m256i first, __m256i second) {
     return v_from_bits(v_ior(_mm512_cvtepu16_epi32(first), v_shift_left(_mm512_cvtepu16_epi32(second), 16)));
 }
 
-/* out[(rows + 1) / 2][columns] = rows 2 i and 2 i + 1 of x. */
-static void interleave(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, float *out) {
-    for (size_t r = 0; r < rows; r += 2)
-        for (size_t c = 0; c < columns; c += VL) {
-            vm some = v_first(columns - c);
-            const pq_bf16 *from = x + r * stride + c;
-            bool last = r + 1 == rows; /* an odd one */
-            __m256i second = _mm256_maskz_loadu_epi16(last ? 0 : some, last ? from : from + stride);
-            v_store_some(some, out + r / 2 * columns + c,
-                         paired(_mm256_maskz_loadu_epi16(some, from), second));
+/* out[all / 2][width] = rows 2 i and 2 i + 1 of x, 0 beyond its rows and columns. */
+static void interleave(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, size_t all, size_t width,
+                       float *out) {
+    for (size_t r = 0; r < all; r += 2)
+        for (size_t c = 0; c < width; c += VL) {
+            vm some = v_first(columns > c ? columns - c : 0);
+            vm masks[2] = {r < rows ? some : 0, r + 1 < rows ? some : 0};
+            const pq_bf16 *from[2] = {masks[0] ? x + r * stride + c : x,
+                                      masks[1] ? x + (r + 1) * stride + c : x};
+            v_store(out + r / 2 * width + c, paired(_mm256_maskz_loadu_epi16(masks[0], from[0]),
+                                                    _mm256_maskz_loadu_epi16(masks[1], from[1])));
         }
 }
 
 /* out[columns][padded] = neighbours in the rows of x, transposed. */
 static void transpose_pairs(const places *s, const pq_bf16 *x, size_t stride, size_t T, size_t head_size,
                             float *out) {
-    pack(x, stride, T, head_size, s->packed);
+    pack(x, stride, T, head_size, s->pairs, s->packed);
     transpose(s->packed, s->pairs, T, s->pairs, out, s->padded);
+}
+
+/* out[columns][BLOCK / 2] = neighbours in the columns of a block of x. */
+static void transpose_block(const places *s, const pq_bf16 *x, size_t stride, size_t rows, size_t head_size,
+                            float *out) {
+    interleave(x, stride, rows, head_size, BLOCK, s->columns, s->block_interleaved);
+    transpose(s->block_interleaved, s->columns, BLOCK / 2, s->columns, out, BLOCK / 2);
 }
 
 ALWAYS_INLINE __m256i narrowed(vf x) {
@@ -97,23 +110,81 @@ ALWAYS_INLINE void narrow(const float *x, float factor, size_t n, pq_bf16 *out) 
     }
 }
 
-static void narrow_rows(const float *x, size_t rows, size_t columns, pq_bf16 *out, size_t stride) {
-    for (size_t r = 0; r < rows; r++) narrow(x + r * columns, 1, columns, out + r * stride);
+/* out[rows][stride] = the first n of the rows of x, `columns` apart. */
+static void narrow_rows(const float *x, size_t columns, size_t rows, size_t n, pq_bf16 *out, size_t stride) {
+    for (size_t r = 0; r < rows; r++) narrow(x + r * columns, 1, n, out + r * stride);
 }
 
-/* out[(rows + 1) / 2][stride] = rows 2 i and 2 i + 1 of the first n of each row of x[rows][stride]. */
+/* out[T][stride] = transpose of x[columns][padded] */
+static void narrow_transposed(const places *s, const float *x, size_t T, size_t head_size, pq_bf16 *out,
+                              size_t stride) {
+    for (size_t t = 0; t < T; t += BLOCK) {
+        transpose(x + t, s->padded, s->columns, BLOCK, s->block, s->columns);
+        narrow_rows(s->block, s->columns, least(BLOCK, T - t), head_size, out + t * stride, stride);
+    }
+}
+
+/* out[BLOCK / 2][stride] = rows 2 i and 2 i + 1 of the first n (whole vectors) of each row of x, 0 beyond
+ * them. */
 static void pair_rows(const float *x, size_t stride, size_t rows, size_t n, float *out) {
-    for (size_t r = 0; r < rows; r += 2)
-        for (size_t j = 0; j < n; j += VL) { /* rows are padded */
+    for (size_t r = 0; r < BLOCK; r += 2)
+        for (size_t j = 0; j < n; j += VL) {
             const float *from = x + r * stride + j;
+            vf first = r < rows ? v_load(from) : v_zero();
             vf second = r + 1 < rows ? v_load(from + stride) : v_zero();
-            v_store(out + r / 2 * stride + j, paired(narrowed(v_load(from)), narrowed(second)));
+            v_store(out + r / 2 * stride + j, paired(narrowed(first), narrowed(second)));
         }
 }
 
 ALWAYS_INLINE pq_bf16 *halves(float *pairs) {
     return (pq_bf16 *)(void *)pairs;
 }
+
+#ifdef PQ_AMX
+/* C[m][n] (+)= A[m][k] B[k][n] of pairs, by two tiles in each direction: m and n are multiples of 32, k
+ * of 16. */
+static inline void multiply(size_t m, size_t n, size_t k, const float *A, size_t lda, const float *B,
+                            size_t ldb, float *C, size_t ldc, bool accumulate) {
+    __asm__ volatile("" : : : "memory"); /* gcc's loads of tiles do not say that they read */
+    const size_t a_row = lda * sizeof *A, b_row = ldb * sizeof *B, c_row = ldc * sizeof *C;
+    for (size_t i = 0; i < m; i += 2 * TILE_ROWS)
+        for (size_t j = 0; j < n; j += 2 * TILE_ROWS) {
+            float *c[2] = {C + i * ldc + j, C + (i + TILE_ROWS) * ldc + j};
+            const float *a[2] = {A + i * lda, A + (i + TILE_ROWS) * lda};
+            if (accumulate) {
+                _tile_loadd(0, c[0], c_row);
+                _tile_loadd(1, c[0] + TILE_ROWS, c_row);
+                _tile_loadd(2, c[1], c_row);
+                _tile_loadd(3, c[1] + TILE_ROWS, c_row);
+            } else {
+                _tile_zero(0);
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+            }
+            for (size_t p = 0; p < k; p += TILE_ROWS) {
+                const float *b = B + p * ldb + j;
+                _tile_loadd(4, a[0] + p, a_row);
+                _tile_loadd(5, a[1] + p, a_row);
+                _tile_loadd(6, b, b_row);
+                _tile_loadd(7, b + TILE_ROWS, b_row);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+            _tile_stored(0, c[0], c_row);
+            _tile_stored(1, c[0] + TILE_ROWS, c_row);
+            _tile_stored(2, c[1], c_row);
+            _tile_stored(3, c[1] + TILE_ROWS, c_row);
+        }
+}
+#else
+static inline void multiply(size_t m, size_t n, size_t k, const float *A, size_t lda, const float *B,
+                            size_t ldb, float *C, size_t ldc, bool accumulate) {
+    product(m, n, k, A, lda, 1, B, ldb, C, ldc, accumulate);
+}
+#endif
 
 void PQ_ISA_NAME(attention_forward_bf16)(const pq_bf16 *q, const pq_bf16 *k, const pq_bf16 *v, size_t stride,
                                          pq_bf16 *out, size_t out_stride, float *lse, size_t T,
@@ -122,21 +193,23 @@ void PQ_ISA_NAME(attention_forward_bf16)(const pq_bf16 *q, const pq_bf16 *k, con
     places s = lay_out(scratch, T, head_size);
     const float scale = 1.0f / sqrtf((float)head_size);
     transpose_pairs(&s, k, stride, T, head_size, s.k_transposed);
-    interleave(v, stride, T, head_size, s.interleaved);
+    interleave(v, stride, T, head_size, s.padded, s.columns, s.interleaved);
+    tiles_begin();
     for (size_t i0 = 0; i0 < T; i0 += BLOCK) {
-        size_t rows = least(BLOCK, T - i0), keys = i0 + rows, even = (keys + 1) / 2 * 2;
-        pack(q + i0 * stride, stride, rows, head_size, s.q);
-        product(rows, keys, s.pairs, s.q, s.pairs, 1, s.k_transposed, s.padded, s.scores, s.padded, false);
+        size_t rows = least(BLOCK, T - i0), end = i0 + BLOCK;
+        pack(q + i0 * stride, stride, rows, head_size, s.pairs, s.q);
+        multiply(BLOCK, end, s.pairs, s.q, s.pairs, s.k_transposed, s.padded, s.scores, s.padded, false);
         for (size_t r = 0; r < rows; r++) {
             size_t i = i0 + r;
             float *p = s.scores + r * s.padded;
-            float sum = softmax_row(p, i + 1, even, scale, lse + i, dropout, first + i * s.padded);
-            narrow(p, 1.0f / sum, even, halves(s.rows) + r * s.padded);
+            float sum = softmax_row(p, i + 1, end, scale, lse + i, dropout, first + i * s.padded);
+            narrow(p, 1.0f / sum, end, halves(s.rows) + r * s.padded);
         }
-        product(rows, head_size, even / 2, s.rows, s.padded / 2, 1, s.interleaved, head_size, s.block,
-                head_size, false);
-        narrow_rows(s.block, rows, head_size, out + i0 * out_stride, out_stride);
+        multiply(BLOCK, s.columns, end / 2, s.rows, s.padded / 2, s.interleaved, s.columns, s.block,
+                 s.columns, false);
+        narrow_rows(s.block, s.columns, rows, head_size, out + i0 * out_stride, out_stride);
     }
+    tiles_end();
 }
 
 void PQ_ISA_NAME(attention_backward_bf16)(const pq_bf16 *q, const pq_bf16 *k, const pq_bf16 *v, size_t stride,
@@ -148,42 +221,42 @@ void PQ_ISA_NAME(attention_backward_bf16)(const pq_bf16 *q, const pq_bf16 *k, co
     const float scale = 1.0f / sqrtf((float)head_size);
     transpose_pairs(&s, k, stride, T, head_size, s.k_transposed);
     transpose_pairs(&s, v, stride, T, head_size, s.v_transposed);
-    interleave(k, stride, T, head_size, s.interleaved);
-    memset(s.dk, 0, T * head_size * sizeof *s.dk);
-    memset(s.dv, 0, T * head_size * sizeof *s.dv);
+    interleave(k, stride, T, head_size, s.padded, s.columns, s.interleaved);
+    memset(s.dk, 0, s.padded * s.columns * sizeof *s.dk);
+    memset(s.dv, 0, s.padded * s.columns * sizeof *s.dv);
     for (size_t i = 0; i < T; i++) s.ones[i] = 1.0f;
+    tiles_begin();
     for (size_t i0 = 0; i0 < T; i0 += BLOCK) {
-        size_t rows = least(BLOCK, T - i0), keys = i0 + rows, even = (keys + 1) / 2 * 2, two = (rows + 1) / 2;
+        size_t rows = least(BLOCK, T - i0), end = i0 + BLOCK;
         const pq_bf16 *qs = q + i0 * stride, *gs = dout + i0 * out_stride;
-        pack(qs, stride, rows, head_size, s.q), interleave(qs, stride, rows, head_size, s.q_interleaved);
-        pack(gs, out_stride, rows, head_size, s.g),
-            interleave(gs, out_stride, rows, head_size, s.g_interleaved);
-        pack(out + i0 * out_stride, out_stride, rows, head_size, s.o);
-        product(rows, keys, s.pairs, s.q, s.pairs, 1, s.k_transposed, s.padded, s.scores, s.padded, false);
-        product(rows, keys, s.pairs, s.g, s.pairs, 1, s.v_transposed, s.padded, s.gradients, s.padded, false);
+        pack(qs, stride, rows, head_size, s.pairs, s.q);
+        pack(gs, out_stride, rows, head_size, s.pairs, s.g);
+        pack(out + i0 * out_stride, out_stride, rows, head_size, s.pairs, s.o);
+        multiply(BLOCK, end, s.pairs, s.q, s.pairs, s.k_transposed, s.padded, s.scores, s.padded, false);
+        multiply(BLOCK, end, s.pairs, s.g, s.pairs, s.v_transposed, s.padded, s.gradients, s.padded, false);
         for (size_t r = 0; r < rows; r++) {
             size_t i = i0 + r;
             float *p = s.scores + r * s.padded, *dp = s.gradients + r * s.padded;
             vf inner = v_zero();
-            for (size_t c = 0; c < s.pairs; c += VL) {
-                vm some = v_first(s.pairs - c);
-                inner = v_pairs_dot(v_load_some(some, s.o + r * s.pairs + c),
-                                    v_load_some(some, s.g + r * s.pairs + c), inner);
-            }
-            softmax_row_backward(p, dp, i + 1, even, scale, lse[i], v_sum(inner), dropout,
+            for (size_t c = 0; c < s.pairs; c += VL)
+                inner = v_pairs_dot(v_load(s.o + r * s.pairs + c), v_load(s.g + r * s.pairs + c), inner);
+            softmax_row_backward(p, dp, i + 1, end, scale, lse[i], v_sum(inner), dropout,
                                  first + i * s.padded, s.ones, s.mask);
-            narrow(dp, 1, even, halves(s.rows) + r * s.padded);
+            narrow(dp, 1, end, halves(s.rows) + r * s.padded);
         }
-        pair_rows(s.scores, s.padded, rows, keys, s.row_pairs[0]);
-        pair_rows(s.gradients, s.padded, rows, keys, s.row_pairs[1]);
-        product(keys, head_size, two, s.row_pairs[0], 1, s.padded, s.g_interleaved, head_size, s.dv,
-                head_size, true);
-        product(keys, head_size, two, s.row_pairs[1], 1, s.padded, s.q_interleaved, head_size, s.dk,
-                head_size, true);
-        product(rows, head_size, even / 2, s.rows, s.padded / 2, 1, s.interleaved, head_size, s.block,
-                head_size, false);
-        narrow_rows(s.block, rows, head_size, dq + i0 * dstride, dstride);
+        pair_rows(s.scores, s.padded, rows, end, s.row_pairs[0]);
+        pair_rows(s.gradients, s.padded, rows, end, s.row_pairs[1]);
+        transpose_block(&s, gs, out_stride, rows, head_size, s.g_transposed);
+        transpose_block(&s, qs, stride, rows, head_size, s.q_transposed);
+        multiply(s.columns, end, BLOCK / 2, s.g_transposed, BLOCK / 2, s.row_pairs[0], s.padded, s.dv,
+                 s.padded, true);
+        multiply(s.columns, end, BLOCK / 2, s.q_transposed, BLOCK / 2, s.row_pairs[1], s.padded, s.dk,
+                 s.padded, true);
+        multiply(BLOCK, s.columns, end / 2, s.rows, s.padded / 2, s.interleaved, s.columns, s.block,
+                 s.columns, false);
+        narrow_rows(s.block, s.columns, rows, head_size, dq + i0 * dstride, dstride);
     }
-    narrow_rows(s.dk, T, head_size, dk, dstride);
-    narrow_rows(s.dv, T, head_size, dv, dstride);
+    tiles_end();
+    narrow_transposed(&s, s.dk, T, head_size, dk, dstride);
+    narrow_transposed(&s, s.dv, T, head_size, dv, dstride);
 }
