@@ -1,4 +1,5 @@
-/* Owns the products of bf16 numbers: a cache of oneDNN's primitives by shape, made once under one thread. */
+/* Owns the products of bf16 numbers: by the CPU's kernel, or a cache of oneDNN's primitives by shape, made
+ * once under one thread. */
 #include "kernels/gemm_bf16.h"
 
 #include <omp.h>
@@ -12,30 +13,20 @@
 
 #include "base/threads.h"
 
-enum { TILE_EXTENT = 256, TILE_GRAIN = 32 };
+enum { TILE_EXTENT = 256, KERNEL_EXTENT = 2048, TILE_GRAIN = 32 };
 
-static float wide_of(pq_bf16 x) {
-    float y;
-    pq_widen_ref(&x, &y, 1);
-    return y;
-}
+/* A thread's scratchpad, kept for its next product. */
+static _Thread_local struct {
+    void *data;
+    size_t bytes;
+} pad;
 
-/* Without oneDNN, and where it has no memory: right, and slow. */
-static void multiply_plainly(const pq_bf16_product *p) {
-    for (size_t i = 0; i < p->M; i++)
-        for (size_t j = 0; j < p->N; j++) {
-            float sum = 0, *wide = (float *)p->C + i * p->ldc + j;
-            pq_bf16 *narrow = (pq_bf16 *)p->C + i * p->ldc + j;
-            for (size_t k = 0; k < p->K; k++)
-                sum += wide_of(p->A[p->transpose_a ? k * p->lda + i : i * p->lda + k]) *
-                       wide_of(p->B[p->transpose_b ? j * p->ldb + k : k * p->ldb + j]);
-            if (p->bias) sum += p->bias[j];
-            if (p->accumulate) sum += p->wide ? *wide : wide_of(*narrow);
-            if (p->wide)
-                *wide = sum;
-            else
-                pq_narrow_ref(&sum, narrow, 1);
-        }
+static bool reserve_pad(size_t bytes) {
+    if (bytes <= pad.bytes) return true;
+    free(pad.data);
+    pad.data = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    pad.bytes = pad.data ? bytes : 0;
+    return pad.data != NULL;
 }
 
 #ifdef PQ_ONEDNN
@@ -128,20 +119,6 @@ static const code *find_code(const pq_bf16_product *p) {
     return c;
 }
 
-/* A thread's scratchpad, kept for its next product. */
-static _Thread_local struct {
-    void *data;
-    size_t bytes;
-} pad;
-
-static bool reserve_pad(size_t bytes) {
-    if (bytes <= pad.bytes) return true;
-    free(pad.data);
-    pad.data = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    pad.bytes = pad.data ? bytes : 0;
-    return pad.data != NULL;
-}
-
 static bool execute(const code *c, const pq_bf16_product *p) {
     enum { A, B, C, BIAS, SCRATCH, ARGUMENTS };
     const struct {
@@ -171,18 +148,31 @@ static bool execute(const code *c, const pq_bf16_product *p) {
     return done;
 }
 
-static void multiply(const pq_bf16_product *p) {
-    const code *c = p->K ? find_code(p) : NULL;
-    if (!c || !reserve_pad(dnnl_memory_desc_get_size(&c->scratch)) || !execute(c, p)) multiply_plainly(p);
+static bool multiply_by_code(const pq_bf16_product *p) {
+    const code *c = find_code(p);
+    return c && reserve_pad(dnnl_memory_desc_get_size(&c->scratch)) && execute(c, p);
 }
 
 #else
 
-static void multiply(const pq_bf16_product *p) {
-    multiply_plainly(p);
+static bool multiply_by_code(const pq_bf16_product *p) {
+    (void)p;
+    return false;
 }
 
 #endif
+
+/* Whether a kernel multiplies. */
+static bool have_kernel(void) {
+    return pq_kernels_get()->multiply_bf16 != pq_multiply_bf16_ref;
+}
+
+static void multiply(const pq_bf16_product *p) {
+    if (p->K && have_kernel() && reserve_pad(pq_multiply_bf16_scratch(p) * sizeof(float)))
+        pq_kernels_get()->multiply_bf16(p, pad.data);
+    else if (!p->K || !multiply_by_code(p))
+        pq_multiply_bf16_ref(p, NULL);
+}
 
 typedef struct tiling {
     const pq_bf16_product *whole;
@@ -211,7 +201,11 @@ static void run_tile(void *context, size_t i) {
 void pq_gemm_bf16(const pq_bf16_product *product) {
     tiling t = {.whole = product, .by_columns = product->N > product->M};
     size_t extent = t.by_columns ? product->N : product->M;
-    size_t tiles = 2 * ((extent + 2 * TILE_EXTENT - 1) / (2 * TILE_EXTENT)); /* even, as in gemm.c */
+    /* Even, as in gemm.c. A kernel makes no difference of how a product is cut, and lays B out anew for each
+     * tile. */
+    size_t parts = have_kernel() ? (size_t)pq_threads_get() : 2;
+    size_t most = parts * (have_kernel() ? KERNEL_EXTENT : TILE_EXTENT),
+           tiles = parts * ((extent + most - 1) / most);
     if (product->M == 0 || product->N == 0) return;
     t.tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
     pq_parallel_for((extent + t.tile - 1) / t.tile, run_tile, &t);
@@ -222,7 +216,10 @@ pq_status pq_gemm_bf16_check(pq_error *err) {
     static pq_bf16 a[M * K], b[K * N];
     static float c[M * N];
 #ifndef PQ_ONEDNN
-    return PQ_FAIL(err, PQ_ERR_USAGE, "bf16 needs a build with oneDNN (libdnnl-dev), and this one has none");
+    if (!have_kernel())
+        return PQ_FAIL(
+            err, PQ_ERR_USAGE,
+            "bf16 needs a CPU with AMX, or a build with oneDNN (libdnnl-dev), and this one has none");
 #endif
     if (!pq_kernels_have_bf16())
         return PQ_FAIL(err, PQ_ERR_USAGE,

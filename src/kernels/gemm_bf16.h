@@ -1,19 +1,10 @@
-/* Matrix products of bf16 numbers, summed in fp32. gemm_bf16.c owns them: oneDNN on CPUs that have
- * instructions for it. */
+/* Matrix products of bf16 numbers, summed in fp32. gemm_bf16.c owns them: the kernel of the CPU's
+ * tiles (AMX), or else oneDNN. */
 #ifndef PQ_KERNELS_GEMM_BF16_H
 #define PQ_KERNELS_GEMM_BF16_H
 
 #include "base/error.h"
 #include "kernels/kernels.h"
-
-/* C[M][N] = op(A)[M][K] op(B)[K][N], as pq_gemm has it. C is bf16, or fp32 where `wide` is set. */
-typedef struct pq_bf16_product {
-    bool transpose_a, transpose_b, accumulate, wide;
-    size_t M, N, K, lda, ldb, ldc;
-    const pq_bf16 *A, *B;
-    const float *bias; /* [N], added to every row; NULL: none */
-    void *C;
-} pq_bf16_product;
 
 /* In parallel over tiles fixed by the shape: the bits do not depend on the number of threads. The first
  * product of a shape makes code for it. Where that fails for want of memory (or without oneDNN) plain loops

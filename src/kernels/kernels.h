@@ -80,6 +80,19 @@ typedef struct pq_int8_row {
 /* Inputs whose span is above this many times their mean magnitude have outliers, and get 16 bits. */
 #define PQ_WIDE_SPAN 32.0f
 
+/* C[M][N] = op(A)[M][K] op(B)[K][N], op a transpose or nothing; rows of what is stored are ld. apart. C is
+ * bf16, or fp32 where `wide` is set. */
+typedef struct pq_bf16_product {
+    bool transpose_a, transpose_b, accumulate, wide;
+    size_t M, N, K, lda, ldb, ldc;
+    const pq_bf16 *A, *B;
+    const float *bias; /* [N], added to every row; NULL: none */
+    void *C;
+} pq_bf16_product;
+
+/* Floats of scratch that multiply_bf16 needs. */
+size_t pq_multiply_bf16_scratch(const pq_bf16_product *product);
+
 /* Floats of scratch that attention needs a thread. */
 size_t pq_attention_scratch(size_t T, size_t head_size);
 size_t pq_attention_bf16_scratch(size_t T, size_t head_size);

@@ -11,10 +11,10 @@ enum {
     X,
     WTE,
     SLICE_BYTES = 32 << 20,
-    NARROW_SLICE_BYTES = 16 << 20,
+    NARROW_SLICE_BYTES = 64 << 20,
     SLICE_GRAIN = 64,
     ROW_TILE = 16,
-    GROUP = 8
+    GROUP = 2
 };
 
 static size_t slice_rows(const pq_graph *graph) {

@@ -124,6 +124,11 @@ START_TEST(products) {
         for (size_t a = 0; a < 6; a++)
             check_product(edges[a], edges[(a + flags) % 6], edges[(2 * a + flags / 6) % 6], flags);
     }
+    for (unsigned flags = 0; flags < 32; flags++) { /* beyond what a kernel takes at a time */
+        check_product(35, 70, 4100, flags);
+        check_product(530, 33, 550, flags);
+    }
+    check_product(3, 1060, 600, 0);
     check_product(1030, 9, 33, 8);
     check_product(9, 1030, 33, 8);
 }

@@ -1,4 +1,4 @@
-/* What attention of both types shares: products, a transpose, and the rows of softmax. A lane of products is
+/* What attention of both types shares: products, and the rows of softmax. A lane of products is
  * a float, or, in the kernels of AVX512_BF16, a pair of bf16 beside each other. */
 #ifndef PQ_KERNELS_X86_ATTENTION_H
 #define PQ_KERNELS_X86_ATTENTION_H
@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/x86/x86.h"
+#include "kernels/x86/layout.h"
 
 enum { BLOCK = 32 };
 #ifdef __AVX512F__
@@ -87,34 +87,6 @@ static inline void product(size_t m, size_t n, size_t k, const float *A, size_t 
             }
         }
     }
-}
-
-/* out[columns][out_stride] = transpose of x[rows][columns]; 4 x 4 at a time. */
-static inline void transpose(const float *x, size_t stride, size_t rows, size_t columns, float *out,
-                             size_t out_stride) {
-    size_t r = 0;
-    for (; r < rows / 4 * 4; r += 4) {
-        size_t c = 0;
-        for (; c < columns / 4 * 4; c += 4) {
-            const float *from = x + r * stride + c;
-            __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + stride),
-                   d = _mm_loadu_ps(from + 2 * stride), e = _mm_loadu_ps(from + 3 * stride);
-            _MM_TRANSPOSE4_PS(a, b, d, e);
-            float *to = out + c * out_stride + r;
-            _mm_storeu_ps(to, a);
-            _mm_storeu_ps(to + out_stride, b);
-            _mm_storeu_ps(to + 2 * out_stride, d);
-            _mm_storeu_ps(to + 3 * out_stride, e);
-        }
-        for (; c < columns; c++)
-            for (size_t i = r; i < r + 4; i++) out[c * out_stride + i] = x[i * stride + c];
-    }
-    for (; r < rows; r++)
-        for (size_t c = 0; c < columns; c++) out[c * out_stride + r] = x[r * stride + c];
-}
-
-ALWAYS_INLINE size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
 }
 
 /* p[0 .. n) = exp(scale * p - shift), 0 from n to `end`; returns the sum. */

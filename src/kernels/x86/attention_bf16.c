@@ -55,35 +55,6 @@ static places lay_out(float *scratch, size_t T, size_t head_size) {
     return p;
 }
 
-/* out[rows][pairs] = neighbours in the rows of x, whose columns end before or at the last pair. */
-static void pack(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, size_t pairs, float *out) {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < 2 * pairs; c += 2 * VL) {
-            __mmask32 some = columns >= c + 2 * VL ? ~0u : columns > c ? (1u << (columns - c)) - 1u : 0;
-            __m512i pair = _mm512_maskz_loadu_epi16(some, x + r * stride + (some ? c : 0));
-            v_store(out + r * pairs + c / 2, v_from_bits(pair));
-        }
-}
-
-/* Lanes of neighbours, the first in the lower half. */
-ALWAYS_INLINE vf paired(__m256i first, __m256i second) {
-    return v_from_bits(v_ior(_mm512_cvtepu16_epi32(first), v_shift_left(_mm512_cvtepu16_epi32(second), 16)));
-}
-
-/* out[all / 2][width] = rows 2 i and 2 i + 1 of x, 0 beyond its rows and columns. */
-static void interleave(const pq_bf16 *x, size_t stride, size_t rows, size_t columns, size_t all, size_t width,
-                       float *out) {
-    for (size_t r = 0; r < all; r += 2)
-        for (size_t c = 0; c < width; c += VL) {
-            vm some = v_first(columns > c ? columns - c : 0);
-            vm masks[2] = {r < rows ? some : 0, r + 1 < rows ? some : 0};
-            const pq_bf16 *from[2] = {masks[0] ? x + r * stride + c : x,
-                                      masks[1] ? x + (r + 1) * stride + c : x};
-            v_store(out + r / 2 * width + c, paired(_mm256_maskz_loadu_epi16(masks[0], from[0]),
-                                                    _mm256_maskz_loadu_epi16(masks[1], from[1])));
-        }
-}
-
 /* out[columns][padded] = neighbours in the rows of x, transposed. */
 static void transpose_pairs(const places *s, const pq_bf16 *x, size_t stride, size_t T, size_t head_size,
                             float *out) {
@@ -94,12 +65,8 @@ static void transpose_pairs(const places *s, const pq_bf16 *x, size_t stride, si
 /* out[columns][BLOCK / 2] = neighbours in the columns of a block of x. */
 static void transpose_block(const places *s, const pq_bf16 *x, size_t stride, size_t rows, size_t head_size,
                             float *out) {
-    interleave(x, stride, rows, head_size, BLOCK, s->columns, s->block_interleaved);
+    interleave(x, stride, rows, head_size, BLOCK, s->columns, s->columns, 0, s->block_interleaved);
     transpose(s->block_interleaved, s->columns, BLOCK / 2, s->columns, out, BLOCK / 2);
-}
-
-ALWAYS_INLINE __m256i narrowed(vf x) {
-    return (__m256i)_mm512_cvtneps_pbh(x);
 }
 
 /* out[n] = x * factor */
@@ -140,51 +107,15 @@ ALWAYS_INLINE pq_bf16 *halves(float *pairs) {
     return (pq_bf16 *)(void *)pairs;
 }
 
+/* C[m][n] (+)= A[m][k] B[k][n] of pairs. */
+static inline void multiply(size_t m, size_t n, size_t k, const float *A, size_t lda, const float *B,
+                            size_t ldb, float *C, size_t ldc, bool accumulate) {
 #ifdef PQ_AMX
-/* C[m][n] (+)= A[m][k] B[k][n] of pairs, by two tiles in each direction: m and n are multiples of 32, k
- * of 16. */
-static inline void multiply(size_t m, size_t n, size_t k, const float *A, size_t lda, const float *B,
-                            size_t ldb, float *C, size_t ldc, bool accumulate) {
-    __asm__ volatile("" : : : "memory"); /* gcc's loads of tiles do not say that they read */
-    const size_t a_row = lda * sizeof *A, b_row = ldb * sizeof *B, c_row = ldc * sizeof *C;
-    for (size_t i = 0; i < m; i += 2 * TILE_ROWS)
-        for (size_t j = 0; j < n; j += 2 * TILE_ROWS) {
-            float *c[2] = {C + i * ldc + j, C + (i + TILE_ROWS) * ldc + j};
-            const float *a[2] = {A + i * lda, A + (i + TILE_ROWS) * lda};
-            if (accumulate) {
-                _tile_loadd(0, c[0], c_row);
-                _tile_loadd(1, c[0] + TILE_ROWS, c_row);
-                _tile_loadd(2, c[1], c_row);
-                _tile_loadd(3, c[1] + TILE_ROWS, c_row);
-            } else {
-                _tile_zero(0);
-                _tile_zero(1);
-                _tile_zero(2);
-                _tile_zero(3);
-            }
-            for (size_t p = 0; p < k; p += TILE_ROWS) {
-                const float *b = B + p * ldb + j;
-                _tile_loadd(4, a[0] + p, a_row);
-                _tile_loadd(5, a[1] + p, a_row);
-                _tile_loadd(6, b, b_row);
-                _tile_loadd(7, b + TILE_ROWS, b_row);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
-            }
-            _tile_stored(0, c[0], c_row);
-            _tile_stored(1, c[0] + TILE_ROWS, c_row);
-            _tile_stored(2, c[1], c_row);
-            _tile_stored(3, c[1] + TILE_ROWS, c_row);
-        }
-}
+    tiles_multiply(m, n, k, A, lda, B, ldb, C, ldc, accumulate);
 #else
-static inline void multiply(size_t m, size_t n, size_t k, const float *A, size_t lda, const float *B,
-                            size_t ldb, float *C, size_t ldc, bool accumulate) {
     product(m, n, k, A, lda, 1, B, ldb, C, ldc, accumulate);
-}
 #endif
+}
 
 void PQ_ISA_NAME(attention_forward_bf16)(const pq_bf16 *q, const pq_bf16 *k, const pq_bf16 *v, size_t stride,
                                          pq_bf16 *out, size_t out_stride, float *lse, size_t T,
@@ -193,7 +124,7 @@ void PQ_ISA_NAME(attention_forward_bf16)(const pq_bf16 *q, const pq_bf16 *k, con
     places s = lay_out(scratch, T, head_size);
     const float scale = 1.0f / sqrtf((float)head_size);
     transpose_pairs(&s, k, stride, T, head_size, s.k_transposed);
-    interleave(v, stride, T, head_size, s.padded, s.columns, s.interleaved);
+    interleave(v, stride, T, head_size, s.padded, s.columns, s.columns, 0, s.interleaved);
     tiles_begin();
     for (size_t i0 = 0; i0 < T; i0 += BLOCK) {
         size_t rows = least(BLOCK, T - i0), end = i0 + BLOCK;
@@ -221,7 +152,7 @@ void PQ_ISA_NAME(attention_backward_bf16)(const pq_bf16 *q, const pq_bf16 *k, co
     const float scale = 1.0f / sqrtf((float)head_size);
     transpose_pairs(&s, k, stride, T, head_size, s.k_transposed);
     transpose_pairs(&s, v, stride, T, head_size, s.v_transposed);
-    interleave(k, stride, T, head_size, s.padded, s.columns, s.interleaved);
+    interleave(k, stride, T, head_size, s.padded, s.columns, s.columns, 0, s.interleaved);
     memset(s.dk, 0, s.padded * s.columns * sizeof *s.dk);
     memset(s.dv, 0, s.padded * s.columns * sizeof *s.dv);
     for (size_t i = 0; i < T; i++) s.ones[i] = 1.0f;

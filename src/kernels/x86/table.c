@@ -8,6 +8,11 @@
 #define OVERLAY_1 LEAVE
 #define OVERLAY_2 LEAVE
 #define OVERLAY_3 TAKE
+#ifdef PQ_AMX
+#define OVERLAY_4 TAKE
+#else
+#define OVERLAY_4 LEAVE
+#endif
 #else
 #ifdef PQ_VNNI
 #define OVERLAY_1 LEAVE
@@ -16,6 +21,7 @@
 #endif
 #define OVERLAY_2 TAKE
 #define OVERLAY_3 LEAVE
+#define OVERLAY_4 LEAVE
 #endif
 
 void PQ_ISA_NAME(kernels_overlay)(pq_kernels *table);
