@@ -248,7 +248,7 @@ pq_status pq_gemm_bf16_check(pq_error *err) {
                            ((tb ? j * K + k : k * N + j) * 5 % 13 - 6);
                 if (c[i * N + j] != (float)sum)
                     return PQ_FAIL(err, PQ_ERR_IO,
-                                   "oneDNN computes wrong bf16 products on this CPU (expected %d, found %g): "
+                                   "bf16 products come out wrong on this CPU (expected %d, found %g): "
                                    "train.precision=fp32 does without",
                                    sum, (double)c[i * N + j]);
             }

@@ -74,10 +74,6 @@ static pq_bf16 *numbers(size_t n, uint64_t seed) {
     return x;
 }
 
-static float value(pq_bf16 x) {
-    return from_bits((uint32_t)x << 16);
-}
-
 /* Rows are further apart than they are long: what lies between is not to be touched. */
 static void check_product(size_t M, size_t N, size_t K, unsigned flags) {
     enum { GAP = 3 };
@@ -134,19 +130,35 @@ START_TEST(products) {
 }
 END_TEST
 
+static float value(pq_bf16 x) {
+    return from_bits((uint32_t)x << 16);
+}
+
+/* Cut into other parts, a product has the same bits: wide or not, begun or added to, with K beyond a block.
+ */
 START_TEST(threads) {
-    enum { M = 520, N = 40, K = 300 };
-    pq_bf16 *A = numbers(M * K, 1), *B = numbers(K * N, 2);
-    static float once[M * N], again[M * N];
-    pq_bf16_product p = {.wide = true, .M = M, .N = N, .K = K, .lda = M, .ldb = N, .ldc = N, .A = A, .B = B};
-    p.transpose_a = true;
-    for (int n = 1; n <= 3; n++) {
-        pq_threads_set(n);
-        p.C = n == 1 ? once : again;
-        pq_gemm_bf16(&p);
-        if (n > 1) ck_assert_mem_eq(once, again, sizeof once);
+    enum { M = 520, N = 90, K = 1100, FORMS = 16, BYTES = M * N * sizeof(float) };
+    pq_bf16 *A = numbers(M * K, 1), *B = numbers(K * N, 2), *start = numbers(2 * M * N, 3);
+    static float once[M * N], again[M * N], bias[N] = {1, 2, 3};
+    for (unsigned form = 0; form < FORMS; form++) {
+        pq_bf16_product p = {
+            .wide = form & 1, .transpose_a = form & 2, .accumulate = form & 4, .M = M, .N = N};
+        p.transpose_b = !p.transpose_a, p.K = form & 8 ? K : K / 3;
+        p.A = A, p.B = B, p.lda = p.transpose_a ? M : p.K, p.ldb = p.transpose_b ? p.K : N, p.ldc = N;
+        p.bias = p.accumulate ? NULL : bias;
+        for (int n = 1; n <= 5; n++) {
+            p.C = n == 1 ? once : again;
+            memcpy(p.C, start, BYTES);
+            if (p.wide) /* halves of bf16 are no sensible floats */
+                for (size_t i = 0; i < M * N; i++) ((float *)p.C)[i] = value(start[i]);
+            pq_threads_set(n);
+            pq_gemm_bf16(&p);
+            if (n > 1)
+                ck_assert_msg(memcmp(once, again, BYTES) == 0, "form %u: %d threads give other bits", form,
+                              n);
+        }
     }
-    free(A), free(B);
+    free(A), free(B), free(start);
 }
 END_TEST
 

@@ -27,7 +27,7 @@ void pq_narrow_ref(const float *x, pq_bf16 *out, size_t n) {
 size_t pq_multiply_bf16_scratch(const pq_bf16_product *p) {
     bool deep = !p->wide && p->K > 4096;
     size_t depth = (((p->wide || deep) && p->K > 512 ? 512 : p->K) + 31) / 32 * 32, panel = depth / 2 * 32;
-    return (panel > 1 << 18 ? panel : 1 << 18) + (p->transpose_a ? 17 : 2) * panel + 32 * (depth / 2 + 16) +
+    return (panel > 1 << 18 ? panel : 1 << 18) + (p->transpose_a ? 17 : 1) * panel + 32 * (depth / 2 + 16) +
            2 * 32 * 32 + (deep ? 512 * 1024 : 0);
 }
 

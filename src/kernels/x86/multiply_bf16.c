@@ -1,7 +1,7 @@
 /* A product of bf16 matrices by AMX. Both factors are laid out in pairs, filled up with 0: A in strips of 32
  * rows, B in panels of 32 columns, a block of panels staying in the L2. Rows of what is stored are read
  * whole, since memory is slow where they are read in pieces. Each element's sum has the same order whatever
- * the product is a part of. */
+ * the product is a part of, as long as that begins at a multiple of 32. */
 #include <string.h>
 
 #include "kernels/x86/layout.h"
@@ -12,7 +12,7 @@ enum { SIDE = 2 * TILE_ROWS, PANELS_BYTES = 1 << 20, DEPTH = 512, ROWS = 512, WI
 /* How a product is cut: `depth` steps of K, `columns` of N and `rows` of M at a time. Of a wide product, C
  * keeps the sums over K. */
 typedef struct blocks {
-    size_t depth, columns, rows;
+    size_t depth, columns, rows;       /* rows: 0 where all are taken */
     size_t panel, strip, strip_stride; /* floats */
 } blocks;
 
@@ -21,7 +21,7 @@ static size_t whole(size_t n) {
 }
 
 static blocks blocks_of(const pq_bf16_product *p) {
-    blocks b = {.depth = whole(p->wide ? least(p->K, DEPTH) : p->K), .rows = p->transpose_a ? ROWS : SIDE};
+    blocks b = {.depth = whole(p->wide ? least(p->K, DEPTH) : p->K), .rows = p->transpose_a ? ROWS : 0};
     size_t panels = PANELS_BYTES / (b.depth / 2 * SIDE * sizeof(float));
     b.columns = least(panels ? panels * SIDE : SIDE, whole(p->N));
     b.panel = b.depth / 2 * SIDE;
@@ -121,7 +121,7 @@ static void multiply_strip(const pq_bf16_product *p, const blocks *b, const floa
 
 static void run(const pq_bf16_product *p, float *scratch) {
     const blocks b = blocks_of(p);
-    const size_t most = p->transpose_a ? ROWS : p->M;
+    const size_t most = b.rows ? b.rows : p->M;
     float *panels = scratch, *strips = panels + b.columns / SIDE * b.panel,
           *strip = strips + b.rows / SIDE * b.panel, *other = strip + b.strip, *sums = other + b.panel;
     for (size_t n = 0; n < p->N; n += b.columns)
