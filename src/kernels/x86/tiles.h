@@ -5,19 +5,19 @@
 
 #include "kernels/x86/x86.h"
 
-enum { TILE_ROWS = 16, TILE_BYTES = 64, TILES = 8 };
+enum { TILE_ROWS = 16, TILE_BYTES = 64 };
 
 #ifdef PQ_AMX
 
 ALWAYS_INLINE void tiles_begin(void) {
-    struct {
+    static const struct {
         uint8_t palette, start, reserved[14];
         uint16_t bytes[16]; /* of a row */
         uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < TILES; i++) config.bytes[i] = TILE_BYTES, config.rows[i] = TILE_ROWS;
-    __asm__ volatile("" : : "r"(&config) : "memory"); /* gcc takes it that 8 bytes are read */
-    _tile_loadconfig(&config);
+    } config = {
+        .palette = 1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    /* gcc's intrinsic names 8 of the 64 bytes that are read, and may pass a copy of those. */
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
 }
 
 ALWAYS_INLINE void tiles_end(void) {
