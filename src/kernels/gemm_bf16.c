@@ -15,17 +15,26 @@
 
 enum { TILE_EXTENT = 256, KERNEL_EXTENT = 2048, TILE_GRAIN = 32 };
 
-/* A thread's scratchpad, kept for its next product. */
+/* A thread's scratchpad, kept for its next product and freed when the thread ends. */
 static _Thread_local struct {
     void *data;
     size_t bytes;
 } pad;
+static pthread_key_t pad_key;
+static bool pad_key_made;
+static pthread_once_t pad_once = PTHREAD_ONCE_INIT;
+
+static void make_pad_key(void) {
+    pad_key_made = pthread_key_create(&pad_key, free) == 0;
+}
 
 static bool reserve_pad(size_t bytes) {
     if (bytes <= pad.bytes) return true;
     free(pad.data);
     pad.data = aligned_alloc(64, (bytes + 63) / 64 * 64);
     pad.bytes = pad.data ? bytes : 0;
+    pthread_once(&pad_once, make_pad_key);
+    if (pad_key_made) (void)pthread_setspecific(pad_key, pad.data); /* or it is never freed */
     return pad.data != NULL;
 }
 
