@@ -212,9 +212,9 @@ void pq_gemm_bf16(const pq_bf16_product *product) {
     size_t extent = t.by_columns ? product->N : product->M;
     /* Even, as in gemm.c. A kernel makes no difference of how a product is cut, and lays B out anew for each
      * tile. */
-    size_t parts = have_kernel() ? (size_t)pq_threads_get() : 2;
-    size_t most = parts * (have_kernel() ? KERNEL_EXTENT : TILE_EXTENT),
-           tiles = parts * ((extent + most - 1) / most);
+    size_t parts = 2, largest = TILE_EXTENT;
+    if (have_kernel()) parts = (size_t)pq_threads_get(), largest = KERNEL_EXTENT;
+    size_t tiles = parts * ((extent + parts * largest - 1) / (parts * largest));
     if (product->M == 0 || product->N == 0) return;
     t.tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
     pq_parallel_for((extent + t.tile - 1) / t.tile, run_tile, &t);

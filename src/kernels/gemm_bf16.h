@@ -6,9 +6,9 @@
 #include "base/error.h"
 #include "kernels/kernels.h"
 
-/* In parallel over tiles fixed by the shape: the bits do not depend on the number of threads. The first
- * product of a shape makes code for it. Where that fails for want of memory (or without oneDNN) plain loops
- * multiply. */
+/* In parallel; the bits do not depend on the number of threads: oneDNN gets tiles fixed by the shape, and the
+ * kernel sums alike however a product is cut. oneDNN makes code at the first product of a shape; where that
+ * fails for want of memory (or there is none) plain loops multiply. */
 void pq_gemm_bf16(const pq_bf16_product *product);
 
 /* PQ_ERR_USAGE names what is missing where bf16 cannot be multiplied at speed: instructions of the CPU, or

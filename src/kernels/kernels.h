@@ -90,6 +90,19 @@ typedef struct pq_bf16_product {
     void *C;
 } pq_bf16_product;
 
+/* How multiply_bf16 cuts a product where the CPU has tiles, and what scratch it takes: strips of A and panels
+ * of B are SIDE wide and as deep as K, or DEPTH where sums over K are kept: in a wide C, or, where a bf16 C
+ * is deeper than DEEP, in ROWS x WIDTH floats. PANELS: floats of a block of panels; ROWS: columns of a
+ * transposed A that are laid out at once. */
+enum {
+    PQ_MULTIPLY_SIDE = 32,
+    PQ_MULTIPLY_DEPTH = 512,
+    PQ_MULTIPLY_DEEP = 4096,
+    PQ_MULTIPLY_ROWS = 512,
+    PQ_MULTIPLY_WIDTH = 1024,
+    PQ_MULTIPLY_PANELS = 1 << 18
+};
+
 /* Floats of scratch that multiply_bf16 needs. */
 size_t pq_multiply_bf16_scratch(const pq_bf16_product *product);
 

@@ -74,6 +74,10 @@ static pq_bf16 *numbers(size_t n, uint64_t seed) {
     return x;
 }
 
+static float value(pq_bf16 x) {
+    return from_bits((uint32_t)x << 16);
+}
+
 /* Rows are further apart than they are long: what lies between is not to be touched. */
 static void check_product(size_t M, size_t N, size_t K, unsigned flags) {
     enum { GAP = 3 };
@@ -84,15 +88,14 @@ static void check_product(size_t M, size_t N, size_t K, unsigned flags) {
     pq_bf16 *A = numbers(rows_a * p.lda, 1), *B = numbers(rows_b * p.ldb, 2), *narrow = numbers(M * p.ldc, 3);
     pq_bf16 *start = numbers(M * p.ldc, 3);
     float *wide = malloc((M * p.ldc + 1) * sizeof *wide), *bias = malloc((N + 1) * sizeof *bias);
-    for (size_t i = 0; i < M * p.ldc; i++) wide[i] = from_bits((uint32_t)start[i] << 16);
+    for (size_t i = 0; i < M * p.ldc; i++) wide[i] = value(start[i]);
     for (size_t i = 0; i < N; i++) bias[i] = (float)sin((double)i);
     p.A = A, p.B = B, p.C = p.wide ? (void *)wide : (void *)narrow, p.bias = flags & 16 ? bias : NULL;
     pq_gemm_bf16(&p);
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < p.ldc; j++) {
-            double c = (double)from_bits((uint32_t)start[i * p.ldc + j] << 16), sum = p.accumulate ? c : 0,
-                   size = 1;
-            float got = p.wide ? wide[i * p.ldc + j] : from_bits((uint32_t)narrow[i * p.ldc + j] << 16);
+            double c = (double)value(start[i * p.ldc + j]), sum = p.accumulate ? c : 0, size = 1;
+            float got = p.wide ? wide[i * p.ldc + j] : value(narrow[i * p.ldc + j]);
             if (j >= N) {
                 ck_assert((double)got == c);
                 continue;
@@ -129,10 +132,6 @@ START_TEST(products) {
     check_product(9, 1030, 33, 8);
 }
 END_TEST
-
-static float value(pq_bf16 x) {
-    return from_bits((uint32_t)x << 16);
-}
 
 /* Cut into other parts, a product has the same bits: wide or not, begun or added to, with K beyond a block.
  */

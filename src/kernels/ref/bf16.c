@@ -21,14 +21,16 @@ void pq_narrow_ref(const float *x, pq_bf16 *out, size_t n) {
     }
 }
 
-/* What the kernel of AMX takes: a block of B's panels (1 MiB, or one panel), 512 columns of a transposed A, a
- * strip of A, a panel more, two blocks of sums, and where a bf16 C is deeper than 4,096, 512 x 1,024 sums.
- * Panels and strips are 32 wide and as deep as K, or 512 where sums over K are kept. */
+/* Of the kernel for tiles: a block of panels, or one that is larger; a transposed A; a panel and a strip,
+ * whose rows are a tile's 16 pairs longer at most; two blocks of sums; the sums of a deep product. */
 size_t pq_multiply_bf16_scratch(const pq_bf16_product *p) {
-    bool deep = !p->wide && p->K > 4096;
-    size_t depth = (((p->wide || deep) && p->K > 512 ? 512 : p->K) + 31) / 32 * 32, panel = depth / 2 * 32;
-    return (panel > 1 << 18 ? panel : 1 << 18) + (p->transpose_a ? 17 : 1) * panel + 32 * (depth / 2 + 16) +
-           2 * 32 * 32 + (deep ? 512 * 1024 : 0);
+    const size_t side = PQ_MULTIPLY_SIDE;
+    bool deep = !p->wide && p->K > PQ_MULTIPLY_DEEP;
+    size_t steps = (p->wide || deep) && p->K > PQ_MULTIPLY_DEPTH ? PQ_MULTIPLY_DEPTH : p->K;
+    size_t pairs = (steps + side - 1) / side * side / 2, panel = pairs * side;
+    size_t panels = panel > PQ_MULTIPLY_PANELS ? panel : PQ_MULTIPLY_PANELS;
+    return panels + (p->transpose_a ? PQ_MULTIPLY_ROWS / side * panel : 0) + panel + side * (pairs + 16) +
+           2 * side * side + (deep ? PQ_MULTIPLY_ROWS * PQ_MULTIPLY_WIDTH : 0);
 }
 
 static float wide_of(pq_bf16 x) {

@@ -7,7 +7,14 @@
 #include "kernels/x86/layout.h"
 #include "kernels/x86/tiles.h"
 
-enum { SIDE = 2 * TILE_ROWS, PANELS_BYTES = 1 << 20, DEPTH = 512, ROWS = 512, WIDTH = 1024, DEEP = 4096 };
+enum {
+    SIDE = PQ_MULTIPLY_SIDE,
+    DEPTH = PQ_MULTIPLY_DEPTH,
+    DEEP = PQ_MULTIPLY_DEEP,
+    ROWS = PQ_MULTIPLY_ROWS,
+    WIDTH = PQ_MULTIPLY_WIDTH
+};
+_Static_assert(SIDE == 2 * TILE_ROWS, "blocks are two tiles wide");
 
 /* How a product is cut: `depth` steps of K, `columns` of N and `rows` of M at a time. Of a wide product, C
  * keeps the sums over K. */
@@ -22,9 +29,9 @@ static size_t whole(size_t n) {
 
 static blocks blocks_of(const pq_bf16_product *p) {
     blocks b = {.depth = whole(p->wide ? least(p->K, DEPTH) : p->K), .rows = p->transpose_a ? ROWS : 0};
-    size_t panels = PANELS_BYTES / (b.depth / 2 * SIDE * sizeof(float));
-    b.columns = least(panels ? panels * SIDE : SIDE, whole(p->N));
     b.panel = b.depth / 2 * SIDE;
+    size_t panels = PQ_MULTIPLY_PANELS / b.panel;
+    b.columns = least(panels ? panels * SIDE : SIDE, whole(p->N));
     b.strip_stride = b.depth / 2 | TILE_ROWS; /* no two rows a multiple of 4096 bytes apart */
     b.strip = SIDE * b.strip_stride;
     return b;
@@ -45,6 +52,19 @@ static void make_panels(const pq_bf16_product *p, const blocks *b, size_t k, siz
         pack(p->B + (column + c) * p->ldb + k, p->ldb, rows, steps, depth / 2, other);
         transpose(other, depth / 2, SIDE, depth / 2, out + c / SIDE * b->panel, SIDE);
     }
+}
+
+/* `rows` rows of op(A) from row m + i on, neighbours beside each other; of a transpose, from what is
+ * interleaved of it from row m on. */
+static void make_strip(const pq_bf16_product *p, const blocks *b, const float *interleaved, size_t k,
+                       size_t depth, size_t m, size_t i, size_t rows, float *out) {
+    if (p->transpose_a) {
+        transpose(interleaved + i / SIDE * b->panel, SIDE, depth / 2, SIDE, out, b->strip_stride);
+        return;
+    }
+    for (size_t r = 0; r < rows; r++)
+        pack(p->A + (m + i + r) * p->lda + k, p->lda, 1, least(depth, p->K - k), depth / 2,
+             out + r * b->strip_stride);
 }
 
 /* A block of sums that is still to go to C, as far as C reaches. */
@@ -136,12 +156,7 @@ static void run(const pq_bf16_product *p, float *scratch) {
                     interleave(p->A + k * p->lda + m, p->lda, steps, rows, depth, whole(rows), SIDE, b.panel,
                                strips);
                 for (size_t i = 0; i < rows; i += SIDE) {
-                    if (p->transpose_a)
-                        transpose(strips + i / SIDE * b.panel, SIDE, depth / 2, SIDE, strip, b.strip_stride);
-                    else
-                        for (size_t r = 0; r < least(SIDE, rows - i); r++)
-                            pack(p->A + (m + i + r) * p->lda + k, p->lda, 1, steps, depth / 2,
-                                 strip + r * b.strip_stride);
+                    make_strip(p, &b, strips, k, depth, m, i, least(SIDE, rows - i), strip);
                     multiply_strip(p, &b, strip, panels, depth, m + i, n, columns, k == 0, sums, &before);
                 }
                 for (size_t r = 0; r < before.rows; r++) finish_row(&before, r);
