@@ -5,15 +5,17 @@
 #ifdef PQ_AMX
 void PQ_ISA_NAME(peak_multiply_add_bf16)(float a, float b, size_t rounds, double *sum) {
     enum { LANES = TILE_ROWS * VL, ACCUMULATORS = 6 };
-    float tiles[ACCUMULATORS][LANES], factors[2][LANES];
+    /* Not on the stack: with sanitizers gcc may put that 32 bytes beside what its aligned stores expect. The
+     * first two are the factors until the sums are stored. */
+    static _Thread_local float tiles[ACCUMULATORS][LANES];
     for (size_t i = 0; i < LANES; i += VL) {
-        v_store(factors[0] + i, (vf)_mm512_cvtne2ps_pbh(v_set(a), v_set(a)));
-        v_store(factors[1] + i, (vf)_mm512_cvtne2ps_pbh(v_set(b), v_set(b)));
+        v_store(tiles[0] + i, (vf)_mm512_cvtne2ps_pbh(v_set(a), v_set(a)));
+        v_store(tiles[1] + i, (vf)_mm512_cvtne2ps_pbh(v_set(b), v_set(b)));
     }
     __asm__ volatile("" : : : "memory"); /* gcc's loads of tiles do not say that they read */
     tiles_begin();
-    _tile_loadd(6, factors[0], TILE_BYTES);
-    _tile_loadd(7, factors[1], TILE_BYTES);
+    _tile_loadd(6, tiles[0], TILE_BYTES);
+    _tile_loadd(7, tiles[1], TILE_BYTES);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
