@@ -88,8 +88,16 @@ static void round_tile(void *context, size_t tile) {
     for (size_t first = 0; first < n; first += BLOCK) {
         size_t end = first + BLOCK < n ? first + BLOCK : n;
         round_block(k, row, rows, first, end, w, errors);
-        pq_gemm_serial(false, false, rows, n - end, end - first, errors, BLOCK, k->factor + first * n + end,
-                       n, true, w + end, n);
+        pq_gemm_serial(&(pq_float_product){.accumulate = true,
+                                           .M = rows,
+                                           .N = n - end,
+                                           .K = end - first,
+                                           .lda = BLOCK,
+                                           .ldb = n,
+                                           .ldc = n,
+                                           .A = errors,
+                                           .B = k->factor + first * n + end,
+                                           .C = w + end});
     }
 }
 

@@ -38,7 +38,15 @@ static void start_tile(void *context, size_t tile) {
     size_t n = k->problem->columns, row = tile * TILE_ROWS, rows = tile_rows(k, tile);
     float *d = k->scratch + (size_t)pq_thread_index() * TILE_ROWS * n;
     for (size_t i = 0; i < rows * n; i++) d[i] = k->W[row * n + i] - k->Q[row * n + i];
-    pq_gemm_serial(false, false, rows, n, n, d, n, k->problem->H, n, false, k->R + row * n, n);
+    pq_gemm_serial(&(pq_float_product){.M = rows,
+                                       .N = n,
+                                       .K = n,
+                                       .lda = n,
+                                       .ldb = n,
+                                       .ldc = n,
+                                       .A = d,
+                                       .B = k->problem->H,
+                                       .C = k->R + row * n});
 }
 
 /* With q the values of a segment, the rest 0: q H (W - Q)^T and q H q^T, row by row. */
@@ -46,8 +54,15 @@ static void sums_tile(void *context, size_t tile) {
     const work *k = context;
     size_t n = k->problem->columns, row = tile * TILE_ROWS, rows = tile_rows(k, tile), s = k->segment;
     float *g = k->scratch + (size_t)pq_thread_index() * TILE_ROWS * n;
-    pq_gemm_serial(false, false, rows, k->length, k->length, k->Q + row * n + s, n, k->problem->H + s * n + s,
-                   n, false, g, k->length);
+    pq_gemm_serial(&(pq_float_product){.M = rows,
+                                       .N = k->length,
+                                       .K = k->length,
+                                       .lda = n,
+                                       .ldb = n,
+                                       .ldc = k->length,
+                                       .A = k->Q + row * n + s,
+                                       .B = k->problem->H + s * n + s,
+                                       .C = g});
     for (size_t r = 0; r < rows; r++) {
         const float *q = k->Q + (row + r) * n + s, *e = k->R + (row + r) * n + s;
         double numerator = 0, denominator = 0;
@@ -75,8 +90,16 @@ static void rescale_tile(void *context, size_t tile) {
         }
         for (size_t i = 0; i < k->length; i++) c[i] -= q[i];
     }
-    pq_gemm_serial(false, false, rows, n, k->length, change, k->length, k->problem->H + s * n, n, true,
-                   k->R + row * n, n);
+    pq_gemm_serial(&(pq_float_product){.accumulate = true,
+                                       .M = rows,
+                                       .N = n,
+                                       .K = k->length,
+                                       .lda = k->length,
+                                       .ldb = n,
+                                       .ldc = n,
+                                       .A = change,
+                                       .B = k->problem->H + s * n,
+                                       .C = k->R + row * n});
 }
 
 /* The scale of rows [first, end), on the grid, where that is better; the error falls by 2 f numerator - f^2

@@ -26,15 +26,30 @@ static void softmax(float *row, size_t valid, size_t length) {
 static void attend_head(const attention *a, size_t head, float *scores) {
     const size_t length = a->first + a->n, width = a->heads * a->head_size, at = head * a->head_size;
     const float factor = 1.0f / sqrtf((float)a->head_size);
-    pq_gemm_serial(false, true, a->n, length, a->head_size, a->q + at, a->stride, a->keys + at, width, false,
-                   scores, length);
+    pq_gemm_serial(&(pq_float_product){.transpose_b = true,
+                                       .M = a->n,
+                                       .N = length,
+                                       .K = a->head_size,
+                                       .lda = a->stride,
+                                       .ldb = width,
+                                       .ldc = length,
+                                       .A = a->q + at,
+                                       .B = a->keys + at,
+                                       .C = scores});
     for (size_t t = 0; t < a->n; t++) {
         float *row = scores + t * length;
         for (size_t i = 0; i <= a->first + t; i++) row[i] *= factor;
         softmax(row, a->first + t + 1, length);
     }
-    pq_gemm_serial(false, false, a->n, a->head_size, length, scores, length, a->values + at, width, false,
-                   a->out + at, width);
+    pq_gemm_serial(&(pq_float_product){.M = a->n,
+                                       .N = a->head_size,
+                                       .K = length,
+                                       .lda = length,
+                                       .ldb = width,
+                                       .ldc = width,
+                                       .A = scores,
+                                       .B = a->values + at,
+                                       .C = a->out + at});
 }
 
 static void attend_lane(void *context, size_t lane) {

@@ -23,10 +23,17 @@ static void multiply_tile(const product *p, size_t first, size_t count, float *s
         tile = p->weights->dense + first * columns;
     else
         pq_packed_decode_rows(p->weights, first, count, scratch);
-    pq_gemm_serial(false, true, p->n, count, columns, p->x, columns, tile, columns, false, p->out + first,
-                   p->stride);
-    for (size_t t = 0; p->bias && t < p->n; t++)
-        for (size_t i = first; i < first + count; i++) p->out[t * p->stride + i] += p->bias[i];
+    pq_gemm_serial(&(pq_float_product){.transpose_b = true,
+                                       .M = p->n,
+                                       .N = count,
+                                       .K = columns,
+                                       .lda = columns,
+                                       .ldb = columns,
+                                       .ldc = p->stride,
+                                       .A = p->x,
+                                       .B = tile,
+                                       .bias = p->bias ? p->bias + first : NULL,
+                                       .C = p->out + first});
 }
 
 static void multiply_lane(void *context, size_t lane) {

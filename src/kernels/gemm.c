@@ -1,4 +1,4 @@
-/* Owns the products of floats: every call into the BLAS, and how a product is cut into tiles. */
+/* Owns the products of floats: by the CPU's kernel or a BLAS, and how a product is cut into tiles. */
 #include "kernels/gemm.h"
 
 #include <cblas.h>
@@ -13,6 +13,8 @@
 #endif
 
 #include "base/threads.h"
+#include "kernels/kernels.h"
+#include "kernels/scratch.h"
 
 #ifdef PQ_ONEDNN
 #define PQ_GEMM_REMEDY "DNNL_MAX_CPU_ISA=AVX2"
@@ -24,71 +26,84 @@
 void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
 void strtri_(const char *uplo, const char *diag, const int *n, float *a, const int *lda, int *info);
 
-/* Rows a tile: large enough for the BLAS to run at full speed, small enough to feed several threads. */
-enum { TILE_ROWS = 192, TILE_GRAIN = 16 };
+/* LEAST_ROWS: with fewer, laying B out costs more than it gains. Tiles of the kernel are cut by the number of
+ * threads, since their sums do not depend on it; those of a BLAS by the shape alone, large enough for it to
+ * run at full speed and small enough to feed several threads. */
+enum { LEAST_ROWS = 192, KERNEL_EXTENT = 2048, BLAS_EXTENT = 192, BLAS_GRAIN = 16 };
 
-void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A,
-                    size_t lda, const float *B, size_t ldb, bool accumulate, float *C, size_t ldc) {
-    if (M == 0 || N == 0) return;
-    if (K == 0) {
-        for (size_t i = 0; i < M && !accumulate; i++) memset(C + i * ldc, 0, N * sizeof *C);
-        return;
-    }
+static void multiply_by_blas(const pq_float_product *p) {
+    for (size_t i = 0; i < p->M && p->bias; i++)
+        for (size_t j = 0; j < p->N; j++)
+            p->C[i * p->ldc + j] = p->bias[j] + (p->accumulate ? p->C[i * p->ldc + j] : 0);
+    bool add = p->accumulate || p->bias;
 #ifdef PQ_ONEDNN
     /* It makes its code for the CPU at run time: OpenBLAS's table of CPUs is as old as its release. */
-    if (dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', (dnnl_dim_t)M, (dnnl_dim_t)N,
-                   (dnnl_dim_t)K, 1.0f, A, (dnnl_dim_t)lda, B, (dnnl_dim_t)ldb, accumulate ? 1.0f : 0.0f, C,
-                   (dnnl_dim_t)ldc) == dnnl_success)
+    if (dnnl_sgemm(p->transpose_a ? 'T' : 'N', p->transpose_b ? 'T' : 'N', (dnnl_dim_t)p->M, (dnnl_dim_t)p->N,
+                   (dnnl_dim_t)p->K, 1.0f, p->A, (dnnl_dim_t)p->lda, p->B, (dnnl_dim_t)p->ldb,
+                   add ? 1.0f : 0.0f, p->C, (dnnl_dim_t)p->ldc) == dnnl_success)
         return;
 #endif
-    cblas_sgemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
-                transpose_b ? CblasTrans : CblasNoTrans, (int)M, (int)N, (int)K, 1.0f, A, (int)lda, B,
-                (int)ldb, accumulate ? 1.0f : 0.0f, C, (int)ldc);
+    cblas_sgemm(CblasRowMajor, p->transpose_a ? CblasTrans : CblasNoTrans,
+                p->transpose_b ? CblasTrans : CblasNoTrans, (int)p->M, (int)p->N, (int)p->K, 1.0f, p->A,
+                (int)p->lda, p->B, (int)p->ldb, add ? 1.0f : 0.0f, p->C, (int)p->ldc);
 }
 
-typedef struct product {
-    bool transpose_a, transpose_b, accumulate, by_columns;
-    size_t M, N, K, lda, ldb, ldc, tile;
-    const float *A, *B, *bias;
-    float *C;
-} product;
+/* Whether the CPU's kernel multiplies. */
+static bool by_kernel(const pq_float_product *p) {
+    return p->M >= LEAST_ROWS && p->K > 0 && pq_kernels_get()->multiply != pq_multiply_ref;
+}
+
+static void multiply(const pq_float_product *p, bool kernel) {
+    if (p->M == 0 || p->N == 0) return;
+    float *scratch = kernel ? pq_scratch(PQ_MULTIPLY_SCRATCH * sizeof *scratch) : NULL;
+    if (scratch)
+        pq_kernels_get()->multiply(p, scratch);
+    else if (p->K > 0)
+        multiply_by_blas(p);
+    else
+        pq_multiply_ref(p, NULL);
+}
+
+void pq_gemm_serial(const pq_float_product *p) {
+    multiply(p, by_kernel(p));
+}
+
+typedef struct tiling {
+    const pq_float_product *whole;
+    size_t tile;
+    bool by_columns, kernel;
+} tiling;
 
 static void run_tile(void *context, size_t i) {
-    const product *p = context;
-    size_t first = i * p->tile, extent = p->by_columns ? p->N : p->M;
-    size_t count = extent - first < p->tile ? extent - first : p->tile;
-    size_t row = p->by_columns ? 0 : first, column = p->by_columns ? first : 0;
-    size_t rows = p->by_columns ? p->M : count, columns = p->by_columns ? count : p->N;
-    float *C = p->C + row * p->ldc + column;
-    for (size_t r = 0; p->bias && r < rows; r++)
-        memcpy(C + r * p->ldc, p->bias + column, columns * sizeof *C);
-    pq_gemm_serial(
-        p->transpose_a, p->transpose_b, rows, columns, p->K, p->A + row * (p->transpose_a ? 1 : p->lda),
-        p->lda, p->B + column * (p->transpose_b ? p->ldb : 1), p->ldb, p->accumulate || p->bias, C, p->ldc);
+    const tiling *t = context;
+    pq_float_product p = *t->whole;
+    size_t first = i * t->tile, extent = t->by_columns ? p.N : p.M;
+    size_t count = extent - first < t->tile ? extent - first : t->tile;
+    if (t->by_columns) {
+        p.B += first * (p.transpose_b ? p.ldb : 1);
+        p.C += first;
+        if (p.bias) p.bias += first;
+        p.N = count;
+    } else {
+        p.A += first * (p.transpose_a ? 1 : p.lda);
+        p.C += first * p.ldc;
+        p.M = count;
+    }
+    multiply(&p, t->kernel);
 }
 
-static void run(product *p) {
-    p->by_columns = p->N > p->M;
-    size_t extent = p->by_columns ? p->N : p->M;
-    size_t tiles =
-        2 * ((extent + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS)); /* even: two threads share them evenly */
+void pq_gemm(const pq_float_product *p) {
+    tiling t = {.whole = p, .by_columns = p->N > p->M, .kernel = by_kernel(p)};
+    size_t extent = t.by_columns ? p->N : p->M, parts = 2, largest = BLAS_EXTENT, grain = BLAS_GRAIN;
+    if (t.kernel) {
+        parts = (size_t)pq_threads_get();
+        largest = KERNEL_EXTENT;
+        grain = t.by_columns ? PQ_MULTIPLY_GRAIN_COLUMNS : PQ_MULTIPLY_GRAIN_ROWS;
+    }
+    size_t tiles = parts * ((extent + parts * largest - 1) / (parts * largest)); /* threads share evenly */
     if (tiles == 0) return;
-    p->tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
-    pq_parallel_for((extent + p->tile - 1) / p->tile, run_tile, p);
-}
-
-void pq_gemm(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda,
-             const float *B, size_t ldb, bool accumulate, float *C, size_t ldc) {
-    product p = {.transpose_a = transpose_a, .transpose_b = transpose_b, .accumulate = accumulate};
-    p.M = M, p.N = N, p.K = K, p.A = A, p.lda = lda, p.B = B, p.ldb = ldb, p.C = C, p.ldc = ldc;
-    run(&p);
-}
-
-void pq_gemm_bias(bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B,
-                  size_t ldb, const float *bias, float *C, size_t ldc) {
-    product p = {.transpose_b = transpose_b, .bias = bias};
-    p.M = M, p.N = N, p.K = K, p.A = A, p.lda = lda, p.B = B, p.ldb = ldb, p.C = C, p.ldc = ldc;
-    run(&p);
+    t.tile = ((extent + tiles - 1) / tiles + grain - 1) / grain * grain;
+    pq_parallel_for((extent + t.tile - 1) / t.tile, run_tile, &t);
 }
 
 typedef struct gram {
@@ -104,8 +119,17 @@ static void gram_tile(void *context, size_t i) {
     for (; i > row; row++) i -= row + 1;
     size_t r = row * g->tile, c = i * g->tile, rows = g->N - r < g->tile ? g->N - r : g->tile;
     size_t columns = g->N - c < g->tile ? g->N - c : g->tile;
-    pq_gemm_serial(true, false, rows, columns, g->M, g->A + r, g->lda, g->A + c, g->lda, true,
-                   g->C + r * g->ldc + c, g->ldc);
+    pq_gemm_serial(&(pq_float_product){.transpose_a = true,
+                                       .accumulate = true,
+                                       .M = rows,
+                                       .N = columns,
+                                       .K = g->M,
+                                       .lda = g->lda,
+                                       .ldb = g->lda,
+                                       .ldc = g->ldc,
+                                       .A = g->A + r,
+                                       .B = g->A + c,
+                                       .C = g->C + r * g->ldc + c});
 }
 
 void pq_gemm_gram(size_t M, size_t N, const float *A, size_t lda, float *C, size_t ldc) {
@@ -142,7 +166,17 @@ pq_status pq_gemm_check(pq_error *err) {
         /* Small integers: every product and sum is exact in fp32. */
         for (int i = 0; i < M * K; i++) a[i] = (float)((i * 7 + t) % 17 - 8);
         for (int i = 0; i < K * N; i++) b[i] = (float)((i * 5 + t) % 13 - 6);
-        pq_gemm_serial(ta, tb, M, N, K, a, ta ? M : K, b, tb ? K : N, false, c, N);
+        multiply_by_blas(&(pq_float_product){.transpose_a = ta,
+                                             .transpose_b = tb,
+                                             .M = M,
+                                             .N = N,
+                                             .K = K,
+                                             .lda = ta ? M : K,
+                                             .ldb = tb ? K : N,
+                                             .ldc = N,
+                                             .A = a,
+                                             .B = b,
+                                             .C = c});
         for (int i = 0; i < M && status == PQ_OK; i++)
             for (int j = 0; j < N && status == PQ_OK; j++) {
                 float sum = 0;

@@ -1,5 +1,5 @@
-/* Matrix products of floats. gemm.c is the only caller of a BLAS: oneDNN where the build has it, else
- * OpenBLAS. */
+/* Matrix products of floats. gemm.c owns them: the kernel of the CPU for the large ones, else a BLAS (oneDNN
+ * where the build has it, or OpenBLAS), whose only caller it is. */
 #ifndef PQ_KERNELS_GEMM_H
 #define PQ_KERNELS_GEMM_H
 
@@ -7,23 +7,17 @@
 #include <stddef.h>
 
 #include "base/error.h"
+#include "kernels/kernels.h"
 
-/* C[M][N] = op(A)[M][K] op(B)[K][N] (+ C with accumulate). op is the transpose where the flag is set: A is
- * then stored [K][M], B [N][K]. lda, ldb, ldc: distance of stored rows. In parallel over tiles fixed by the
- * shape, one BLAS thread each, so the bits do not depend on the number of threads. */
-void pq_gemm(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda,
-             const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
+/* In parallel; the bits do not depend on the number of threads: a BLAS gets tiles fixed by the shape, and the
+ * kernel sums alike however a product is cut. */
+void pq_gemm(const pq_float_product *product);
 
-/* C = A op(B) + bias in every row (NULL: none), A not transposed: what a linear layer does. */
-void pq_gemm_bias(bool transpose_b, size_t M, size_t N, size_t K, const float *A, size_t lda, const float *B,
-                  size_t ldb, const float *bias, float *C, size_t ldc);
+/* In the calling thread, for callers that have their own tiles. */
+void pq_gemm_serial(const pq_float_product *product);
 
-/* pq_gemm in the calling thread, for callers that have their own tiles. */
-void pq_gemm_serial(bool transpose_a, bool transpose_b, size_t M, size_t N, size_t K, const float *A,
-                    size_t lda, const float *B, size_t ldb, bool accumulate, float *C, size_t ldc);
-
-/* Lower triangle of C[N][N] += A^T A, A[M][N]. What is above the diagonal may be written or not. Tiles as in
- * pq_gemm. */
+/* Lower triangle of C[N][N] += A^T A, A[M][N]. What is above the diagonal may be written or not. Tiles are
+ * fixed by the shape. */
 void pq_gemm_gram(size_t M, size_t N, const float *A, size_t lda, float *C, size_t ldc);
 
 /* Lower triangle of a symmetric positive definite A[n][n] -> the inverse of its Cholesky factor: L^-1 with A

@@ -12,31 +12,9 @@
 #endif
 
 #include "base/threads.h"
+#include "kernels/scratch.h"
 
 enum { TILE_EXTENT = 256, KERNEL_EXTENT = 2048, TILE_GRAIN = 32 };
-
-/* A thread's scratchpad, kept for its next product and freed when the thread ends. */
-static _Thread_local struct {
-    void *data;
-    size_t bytes;
-} pad;
-static pthread_key_t pad_key;
-static bool pad_key_made;
-static pthread_once_t pad_once = PTHREAD_ONCE_INIT;
-
-static void make_pad_key(void) {
-    pad_key_made = pthread_key_create(&pad_key, free) == 0;
-}
-
-static bool reserve_pad(size_t bytes) {
-    if (bytes <= pad.bytes) return true;
-    free(pad.data);
-    pad.data = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    pad.bytes = pad.data ? bytes : 0;
-    pthread_once(&pad_once, make_pad_key);
-    if (pad_key_made) (void)pthread_setspecific(pad_key, pad.data); /* or it is never freed */
-    return pad.data != NULL;
-}
 
 #ifdef PQ_ONEDNN
 
@@ -128,7 +106,7 @@ static const code *find_code(const pq_bf16_product *p) {
     return c;
 }
 
-static bool execute(const code *c, const pq_bf16_product *p) {
+static bool execute(const code *c, const pq_bf16_product *p, const void *scratch) {
     enum { A, B, C, BIAS, SCRATCH, ARGUMENTS };
     const struct {
         int name;
@@ -138,7 +116,7 @@ static bool execute(const code *c, const pq_bf16_product *p) {
                         {DNNL_ARG_WEIGHTS, &c->B, p->B},
                         {DNNL_ARG_DST, &c->C, p->C},
                         {DNNL_ARG_BIAS, &c->bias, p->bias},
-                        {DNNL_ARG_SCRATCHPAD, &c->scratch, pad.data}};
+                        {DNNL_ARG_SCRATCHPAD, &c->scratch, scratch}};
     dnnl_exec_arg_t arguments[ARGUMENTS];
     dnnl_stream_t stream = NULL;
     int count = 0;
@@ -159,7 +137,9 @@ static bool execute(const code *c, const pq_bf16_product *p) {
 
 static bool multiply_by_code(const pq_bf16_product *p) {
     const code *c = find_code(p);
-    return c && reserve_pad(dnnl_memory_desc_get_size(&c->scratch)) && execute(c, p);
+    size_t bytes = c ? dnnl_memory_desc_get_size(&c->scratch) : 0;
+    void *scratch = bytes ? pq_scratch(bytes) : NULL;
+    return c && (scratch || bytes == 0) && execute(c, p, scratch);
 }
 
 #else
@@ -177,8 +157,9 @@ static bool have_kernel(void) {
 }
 
 static void multiply(const pq_bf16_product *p) {
-    if (p->K && have_kernel() && reserve_pad(pq_multiply_bf16_scratch(p) * sizeof(float)))
-        pq_kernels_get()->multiply_bf16(p, pad.data);
+    float *scratch = p->K && have_kernel() ? pq_scratch(pq_multiply_bf16_scratch(p) * sizeof *scratch) : NULL;
+    if (scratch)
+        pq_kernels_get()->multiply_bf16(p, scratch);
     else if (!p->K || !multiply_by_code(p))
         pq_multiply_bf16_ref(p, NULL);
 }

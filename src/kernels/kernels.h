@@ -80,13 +80,25 @@ typedef struct pq_int8_row {
 /* Inputs whose span is above this many times their mean magnitude have outliers, and get 16 bits. */
 #define PQ_WIDE_SPAN 32.0f
 
-/* C[M][N] = op(A)[M][K] op(B)[K][N], op a transpose or nothing; rows of what is stored are ld. apart. C is
- * bf16, or fp32 where `wide` is set. */
+/* C[M][N] = op(A)[M][K] op(B)[K][N] + bias in each row (+ C with accumulate), op a transpose or nothing: A is
+ * then stored [K][M], B [N][K]. Rows of what is stored are ld. apart. */
+typedef struct pq_float_product {
+    bool transpose_a, transpose_b, accumulate;
+    size_t M, N, K, lda, ldb, ldc;
+    const float *A, *B;
+    const float *bias; /* [N]; NULL: none */
+    float *C;
+} pq_float_product;
+
+/* Floats of scratch that multiply needs, and multiples of rows and columns by which it loses nothing. */
+enum { PQ_MULTIPLY_SCRATCH = (1 << 17) + 4096, PQ_MULTIPLY_GRAIN_ROWS = 12, PQ_MULTIPLY_GRAIN_COLUMNS = 32 };
+
+/* The same of bf16 numbers. C is bf16, or fp32 where `wide` is set. */
 typedef struct pq_bf16_product {
     bool transpose_a, transpose_b, accumulate, wide;
     size_t M, N, K, lda, ldb, ldc;
     const pq_bf16 *A, *B;
-    const float *bias; /* [N], added to every row; NULL: none */
+    const float *bias; /* [N]; NULL: none */
     void *C;
 } pq_bf16_product;
 

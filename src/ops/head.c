@@ -62,8 +62,16 @@ static void entropy_tile(void *context, size_t i) {
 /* The teacher's logits of `n` rows from row `first`. */
 static void teach(const pq_graph *graph, size_t first, size_t n) {
     const pq_soft_targets *t = graph->run->teacher;
-    pq_gemm(false, true, n, graph->vocab, t->columns, t->x + first * t->columns, t->columns, t->wte,
-            t->columns, false, t->logits, graph->vocab);
+    pq_gemm(&(pq_float_product){.transpose_b = true,
+                                .M = n,
+                                .N = graph->vocab,
+                                .K = t->columns,
+                                .lda = t->columns,
+                                .ldb = t->columns,
+                                .ldc = graph->vocab,
+                                .A = t->x + first * t->columns,
+                                .B = t->wte,
+                                .C = t->logits});
 }
 
 /* The logits of `n` rows from row `first`. */

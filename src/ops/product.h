@@ -6,13 +6,13 @@
 #include "kernels/gemm_bf16.h"
 #include "ops/view.h"
 
-/* C[M][N] = op(A)[M][K] op(B)[K][N] (+ C), rows without gaps: pq_gemm. A and B are of one type; C is too, or
+/* C[M][N] = op(A)[M][K] op(B)[K][N] (+ C), rows without gaps. A and B are of one type; C is too, or
  * fp32. */
 typedef struct pq_product {
     bool transpose_a, transpose_b, accumulate;
     size_t M, N, K;
     pq_view A, B, C;
-    const float *bias; /* [N]; NULL: none; not with transpose_a or accumulate */
+    const float *bias; /* [N]; NULL: none */
 } pq_product;
 
 static inline void pq_multiply(const pq_product *p) {
@@ -32,12 +32,20 @@ static inline void pq_multiply(const pq_product *p) {
                                         .B = p->B.data,
                                         .bias = p->bias,
                                         .C = p->C.data});
-    else if (p->bias)
-        pq_gemm_bias(p->transpose_b, p->M, p->N, p->K, p->A.data, lda, p->B.data, ldb, p->bias, p->C.data,
-                     p->N);
     else
-        pq_gemm(p->transpose_a, p->transpose_b, p->M, p->N, p->K, p->A.data, lda, p->B.data, ldb,
-                p->accumulate, p->C.data, p->N);
+        pq_gemm(&(pq_float_product){.transpose_a = p->transpose_a,
+                                    .transpose_b = p->transpose_b,
+                                    .accumulate = p->accumulate,
+                                    .M = p->M,
+                                    .N = p->N,
+                                    .K = p->K,
+                                    .lda = lda,
+                                    .ldb = ldb,
+                                    .ldc = p->N,
+                                    .A = p->A.data,
+                                    .B = p->B.data,
+                                    .bias = p->bias,
+                                    .C = p->C.data});
 }
 
 #endif
