@@ -53,32 +53,35 @@ void pq_qat_destroy(pq_qat *qat) {
     free(qat);
 }
 
-typedef struct narrowing {
-    const float *from;
-    pq_bf16 *to;
-    size_t count;
-} narrowing;
+typedef struct showing {
+    pq_qat *qat;
+    size_t index, tile;
+} showing;
 
-enum { NARROW_TILE = 1 << 13 };
-
-static void narrow_tile(void *context, size_t i) {
-    const narrowing *n = context;
-    size_t first = i * NARROW_TILE, left = n->count - first;
-    pq_kernels_get()->narrow(n->from + first, n->to + first, left < NARROW_TILE ? left : NARROW_TILE);
+/* In the cache from the latent weights to what the graph sees. */
+static void show_tile(void *context, size_t tile) {
+    const showing *s = context;
+    pq_qat *qat = s->qat;
+    const pq_param *p = &qat->model->params.list[s->index];
+    size_t first = tile * s->tile, left = p->count - first, n = left < s->tile ? left : s->tile;
+    float stage[PQ_SHOWN_TILE], *values = stage;
+    if (!qat->model->quant[s->index].quantized)
+        values = qat->model->weights + p->offset + first;
+    else if (qat->shown.type == PQ_F32)
+        values = (float *)qat->shown.places[s->index] + first;
+    for (size_t k = 0; qat->model->quant[s->index].quantized && k < qat->active_count; k++)
+        if (qat->active[k]->forward) qat->active[k]->forward(qat, qat->own[k], s->index, first, n, values);
+    if (qat->shown.type == PQ_BF16)
+        pq_kernels_get()->narrow(values, (pq_bf16 *)qat->shown.places[s->index] + first, n);
 }
 
 static void show_matrix(pq_qat *qat, size_t index) {
     const pq_param *p = &qat->model->params.list[index];
-    bool quantized = qat->model->quant[index].quantized, narrow = qat->shown.type == PQ_BF16;
-    if (!p->rows || (!quantized && !narrow)) return;
-    float *values = narrow ? qat->shown.stage : qat->shown.places[index];
-    for (size_t k = 0; quantized && k < qat->active_count; k++)
-        if (qat->active[k]->forward) qat->active[k]->forward(qat, qat->own[k], index, values);
-    if (!narrow) return;
-    narrowing n = {.from = quantized ? values : qat->model->weights + p->offset,
-                   .to = qat->shown.places[index],
-                   .count = p->count};
-    pq_parallel_for((n.count + NARROW_TILE - 1) / NARROW_TILE, narrow_tile, &n);
+    if (!p->rows || (!qat->model->quant[index].quantized && qat->shown.type == PQ_F32)) return;
+    const pq_param_quant *q = &qat->model->quant[index];
+    showing s = {.qat = qat, .index = index, .tile = PQ_SHOWN_TILE};
+    if (q->quantized && q->group <= s.tile) s.tile -= s.tile % q->group;
+    pq_parallel_for((p->count + s.tile - 1) / s.tile, show_tile, &s);
 }
 
 void pq_qat_show(pq_qat *qat, int64_t iter, double lr, const pq_shown *shown) {

@@ -14,13 +14,16 @@
 
 typedef struct pq_method pq_method;
 
-enum { PQ_MOST_METHODS = 16, PQ_SHOWN_PIECE = 256 /* values that hooks read at once */ };
+enum {
+    PQ_MOST_METHODS = 16,
+    PQ_SHOWN_PIECE = 256, /* values that hooks read at once */
+    PQ_SHOWN_TILE = 8192  /* values that hooks see at once before the graph does */
+};
 
 /* Where the graph finds what it sees of matrices: fp32, quantized ones alone, or bf16, all of them. */
 typedef struct pq_shown {
     pq_type type;
     void *const *places; /* [parameters] */
-    float *stage;        /* bf16: the largest matrix, on its way to its place */
 } pq_shown;
 
 /* What the active methods of one training share. */
@@ -49,9 +52,10 @@ struct pq_method {
     /* Hooks; any of them may be NULL. `self` is what create has put into *self, freed by destroy. */
     pq_status (*create)(pq_qat *qat, void **self, pq_error *err);
     void (*begin)(pq_qat *qat, void *self); /* once an iteration, before weights are shown */
-    /* Matrix `index`: change what the graph sees. shown[count] holds the hard values (the row "hard" comes
-     * first). */
-    void (*forward)(pq_qat *qat, void *self, size_t index, float *shown);
+    /* Matrix `index`: change what the graph sees of n weights from element `first` on, at most
+     * PQ_SHOWN_TILE; a group is whole there, or larger than that. shown[n] holds the hard values (the row
+     * "hard" comes first). Several threads call it, each for other weights. */
+    void (*forward)(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown);
     /* Matrix `index`: turn the gradient of the shown values into that of the latent weights, in place; once
      * an iteration, after accumulation and before the norm. */
     void (*backward)(pq_qat *qat, void *self, size_t index, float *gradient);
@@ -71,6 +75,12 @@ void pq_qat_show(pq_qat *qat, int64_t iter, double lr, const pq_shown *shown);
 const float *pq_qat_shown(const pq_qat *qat, size_t index, size_t first, size_t n, float *wide);
 void pq_qat_gradient(pq_qat *qat, float *gradients); /* backward */
 void pq_qat_updated(pq_qat *qat);
+
+/* For rows: where the weights end, from element i to `end`, that share its scale. */
+static inline size_t pq_group_end(const pq_param_quant *quant, size_t i, size_t end) {
+    size_t next = (i / quant->group + 1) * quant->group;
+    return next < end ? next : end;
+}
 
 /* For rows: declare `count` items of state, zeroed, saved in checkpoints as `name`; memory belongs to qat, or
  * is `borrowed` where that is not NULL. */

@@ -226,7 +226,7 @@ static void copy_ranges(const pq_session *s, float (*from)[2], float (*to)[2]) {
 
 pq_iteration pq_session_iterate(pq_session *s, int64_t iter, double lr) {
     pq_iteration result = {0};
-    pq_shown shown = {.type = type_of(s), .places = s->places, .stage = s->activations};
+    pq_shown shown = {.type = type_of(s), .places = s->places};
     pq_qat_show(s->qat, iter, lr, &shown);
     copy_ranges(s, s->model->ranges, s->ranges);
     pq_profile_end(&s->profile, PQ_PHASE_QUANTIZE);

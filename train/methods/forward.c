@@ -2,19 +2,20 @@
  * (qat.start_iter, qat.anneal_iters). */
 #include <string.h>
 
-#include "base/threads.h"
 #include "train/methods/rows.h"
 
 static bool quantizes(const pq_config *config) {
     return strcmp(config->quant.quantizer, "none") != 0;
 }
 
-static void hard_forward(pq_qat *qat, void *self, size_t index, float *shown) {
-    const pq_param *p = &qat->model->params.list[index];
+static void hard_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
+    const float *w = qat->model->weights + qat->model->params.list[index].offset;
     const pq_param_quant *q = &qat->model->quant[index];
     (void)self;
-    pq_matrix_fake_quantize(&q->codebook, qat->model->weights + p->offset, p->rows, p->columns, q->group,
-                            q->scales, shown);
+    for (size_t i = first, end; i < first + n; i = end) {
+        end = pq_group_end(q, i, first + n);
+        pq_fake_quantize(&q->codebook, w + i, q->scales[i / q->group], shown + (i - first), end - i);
+    }
 }
 
 const pq_method pq_method_hard = {.name = "hard", .wanted = quantizes, .forward = hard_forward};
@@ -25,14 +26,17 @@ static bool stochastic_wanted(const pq_config *config) {
     return quantizes(config) && strcmp(config->quant.rounding, "stochastic") == 0;
 }
 
-static void stochastic_forward(pq_qat *qat, void *self, size_t index, float *shown) {
-    const pq_param *p = &qat->model->params.list[index];
+static void stochastic_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
+    const float *w = qat->model->weights + qat->model->params.list[index].offset;
     const pq_param_quant *q = &qat->model->quant[index];
     pq_draws draws = {
         .seed = (uint64_t)qat->config->train.seed, .iter = (uint64_t)qat->iter, .tensor = (uint32_t)index};
     (void)self;
-    pq_matrix_fake_quantize_stochastic(&q->codebook, qat->model->weights + p->offset, p->rows, p->columns,
-                                       q->group, q->scales, &draws, shown);
+    for (size_t i = first, end; i < first + n; i = end) {
+        end = pq_group_end(q, i, first + n);
+        pq_fake_quantize_stochastic(&q->codebook, w + i, q->scales[i / q->group], &draws, i,
+                                    shown + (i - first), end - i);
+    }
 }
 
 const pq_method pq_method_stochastic = {
@@ -49,28 +53,11 @@ static void soft_begin(pq_qat *qat, void *self) {
     qat->hardness = done < 0 ? 0 : done >= anneal ? 1 : (double)done / (double)anneal;
 }
 
-typedef struct blend {
-    const float *latent;
-    float *shown;
-    size_t columns;
-    float hardness;
-} blend;
-
-static void blend_row(void *context, size_t row) {
-    const blend *b = context;
-    const float *w = b->latent + row * b->columns;
-    float *shown = b->shown + row * b->columns;
-    for (size_t i = 0; i < b->columns; i++) shown[i] = w[i] + b->hardness * (shown[i] - w[i]);
-}
-
-static void soft_forward(pq_qat *qat, void *self, size_t index, float *shown) {
-    const pq_param *p = &qat->model->params.list[index];
-    blend b = {.latent = qat->model->weights + p->offset,
-               .shown = shown,
-               .columns = p->columns,
-               .hardness = (float)qat->hardness};
+static void soft_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
+    const float *w = qat->model->weights + qat->model->params.list[index].offset + first;
+    const float hardness = (float)qat->hardness;
     (void)self;
-    if (qat->hardness < 1) pq_parallel_for(p->rows, blend_row, &b);
+    for (size_t i = 0; i < n && hardness < 1; i++) shown[i] = w[i] + hardness * (shown[i] - w[i]);
 }
 
 const pq_method pq_method_soft = {

@@ -92,9 +92,14 @@ static int descending(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
+static void fix(const pq_param_quant *q, unsigned char *fixed, float *w, size_t i) {
+    fixed[i] = 1;
+    pq_fake_quantize(&q->codebook, w + i, q->scales[i / q->group], w + i, 1);
+}
+
 /* Fix weights of one matrix, the largest first (equal ones in their order), until `wanted` are. */
-static void fix_largest(const freeze *f, unsigned char *fixed, float *w, const float *level, size_t count,
-                        size_t wanted) {
+static void fix_largest(const freeze *f, unsigned char *fixed, const pq_param_quant *q, float *w,
+                        size_t count, size_t wanted) {
     size_t free_count = 0, already = 0;
     for (size_t i = 0; i < count; i++) {
         already += fixed[i];
@@ -105,19 +110,22 @@ static void fix_largest(const freeze *f, unsigned char *fixed, float *w, const f
     qsort(f->magnitudes, free_count, sizeof *f->magnitudes, descending);
     float least = f->magnitudes[more - 1];
     for (size_t i = 0; i < count; i++)
-        if (!fixed[i] && fabsf(w[i]) > least) fixed[i] = 1, w[i] = level[i], more--;
+        if (!fixed[i] && fabsf(w[i]) > least) fix(q, fixed, w, i), more--;
     for (size_t i = 0; i < count && more > 0; i++)
-        if (!fixed[i] && fabsf(w[i]) == least) fixed[i] = 1, w[i] = level[i], more--;
+        if (!fixed[i] && fabsf(w[i]) == least) fix(q, fixed, w, i), more--;
 }
 
-/* Runs after the hard values are known; a stage that has been entered already finds nothing to do. */
-static void freeze_forward(pq_qat *qat, void *self, size_t index, float *shown) {
+/* A stage that has been entered already finds nothing to do. */
+static void freeze_begin(pq_qat *qat, void *self) {
     const freeze *f = self;
-    const pq_param *p = &qat->model->params.list[index];
+    const pq_model *model = qat->model;
     double share = stage(&qat->config->qat.freeze, qat->iter);
-    if (!isnan(share))
-        fix_largest(f, f->fixed + p->offset, qat->model->weights + p->offset, shown, p->count,
-                    (size_t)(share * (double)p->count));
+    for (size_t i = 0; i < model->params.count && !isnan(share); i++) {
+        const pq_param *p = &model->params.list[i];
+        if (model->quant[i].quantized)
+            fix_largest(f, f->fixed + p->offset, &model->quant[i], model->weights + p->offset, p->count,
+                        (size_t)(share * (double)p->count));
+    }
 }
 
 static void freeze_backward(pq_qat *qat, void *self, size_t index, float *gradient) {
@@ -145,7 +153,7 @@ const pq_method pq_method_freeze = {.name = "freeze",
                                     .wanted = freeze_wanted,
                                     .reads_shown = true,
                                     .create = freeze_create,
-                                    .forward = freeze_forward,
+                                    .begin = freeze_begin,
                                     .backward = freeze_backward,
                                     .updated = freeze_updated,
                                     .destroy = freeze_destroy};

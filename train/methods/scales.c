@@ -45,17 +45,38 @@ static pq_status refit_create(pq_qat *qat, void **self, pq_error *err) {
     return follow_all(qat, running, err);
 }
 
-/* Weights that an update left finite always fit; the scales stay as they are otherwise. */
-static void refit_begin(pq_qat *qat, void *self) {
-    if (qat->iter % qat->config->quant.refit != 0) return;
-    if (self)
-        follow_all(qat, self, NULL);
-    else
-        pq_qat_fit_scales(qat->model, &qat->scale, NULL);
+static bool refit_due(const pq_qat *qat) {
+    return qat->iter % qat->config->quant.refit == 0;
 }
 
-const pq_method pq_method_refit = {
-    .name = "refit", .wanted = refit_wanted, .create = refit_create, .begin = refit_begin};
+/* Weights that an update left finite always fit; the scales stay as they are otherwise. Groups that lie
+ * within a tile wait until it is in the cache. */
+static void refit_begin(pq_qat *qat, void *self) {
+    if (!refit_due(qat)) return;
+    if (self) follow_all(qat, self, NULL);
+    for (size_t i = 0; i < qat->model->params.count && !self; i++) {
+        const pq_param *p = &qat->model->params.list[i];
+        const pq_param_quant *q = &qat->model->quant[i];
+        if (q->quantized && q->group > PQ_SHOWN_TILE)
+            pq_matrix_fit(&q->codebook, &qat->scale, qat->model->weights + p->offset, p->rows, p->columns,
+                          q->group, q->scales, NULL);
+    }
+}
+
+static void refit_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
+    const float *w = qat->model->weights + qat->model->params.list[index].offset;
+    const pq_param_quant *q = &qat->model->quant[index];
+    (void)shown;
+    if (self || !refit_due(qat) || q->group > PQ_SHOWN_TILE) return;
+    for (size_t i = first; i < first + n; i += q->group)
+        pq_scale_fit(&q->codebook, &qat->scale, w + i, q->group, &q->scales[i / q->group], NULL);
+}
+
+const pq_method pq_method_refit = {.name = "refit",
+                                   .wanted = refit_wanted,
+                                   .create = refit_create,
+                                   .begin = refit_begin,
+                                   .forward = refit_forward};
 
 /* ---- learned ----
  * Learned step sizes (LSQ, Esser et al., arXiv 1902.08153) with dq/ds = q(w/s) - w/s inside the range and the

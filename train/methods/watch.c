@@ -1,15 +1,13 @@
 /* Owns what is counted about the levels of quantized weights from one iteration to the next (log.matrices).
  * It only looks on. Its state is in checkpoints, so that a resumed run writes the same lines. */
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/threads.h"
 #include "train/matrix_stats.h"
 #include "train/methods/rows.h"
-
-enum { TILE = 8192 }; /* weights */
 
 static bool watch_wanted(const pq_config *config) {
     return config->log.matrices && strcmp(config->quant.quantizer, "none") != 0;
@@ -30,12 +28,11 @@ typedef struct watch {
     struct place {
         size_t weight, scale, matrix; /* before those of this matrix */
     } * places;                       /* [parameters] */
-    pq_rank_changes *tiles;           /* [tiles of the largest matrix] */
+    pthread_mutex_t lock;             /* of totals->changes */
     bool counting;                    /* this iteration has one to be compared with */
 } watch;
 
 static pq_status make_places(watch *w, const pq_model *model, struct place *end, pq_error *err) {
-    size_t most = 1;
     PQ_TRY(pq_calloc(model->params.count, sizeof *w->places, "matrix statistics", &w->places, err));
     for (size_t i = 0; i < model->params.count; i++) {
         w->places[i] = *end;
@@ -43,9 +40,8 @@ static pq_status make_places(watch *w, const pq_model *model, struct place *end,
         end->weight += model->params.list[i].count;
         end->scale += model->quant[i].scale_count;
         end->matrix++;
-        if (model->params.list[i].count > most) most = model->params.list[i].count;
     }
-    return pq_calloc((most + TILE - 1) / TILE, sizeof *w->tiles, "matrix statistics", &w->tiles, err);
+    return PQ_OK;
 }
 
 static void take_scales(const pq_model *model, watch *w) {
@@ -60,6 +56,7 @@ static pq_status watch_create(pq_qat *qat, void **self, pq_error *err) {
     struct place end = {0};
     void *last, *before, *scales, *sums;
     PQ_TRY(pq_calloc(1, sizeof *w, "matrix statistics", &w, err));
+    pthread_mutex_init(&w->lock, NULL);
     *self = w;
     PQ_TRY(make_places(w, qat->model, &end, err));
     if (end.matrix == 0) return PQ_OK;
@@ -77,7 +74,7 @@ static void watch_destroy(void *self) {
     watch *w = self;
     if (!w) return;
     free(w->places);
-    free(w->tiles);
+    pthread_mutex_destroy(&w->lock);
     free(w);
 }
 
@@ -91,62 +88,35 @@ static void watch_begin(pq_qat *qat, void *self) {
     if (qat->restarted) take_scales(qat->model, w);
 }
 
-typedef struct work {
-    const pq_param_quant *quant;
-    const pq_ranks *ranks;
-    const float *shown;  /* hard values, or NULL: */
-    const float *latent; /* they are made from these */
-    int8_t *last, *before;
-    size_t count;
-    bool counting;
-    pq_rank_changes *tiles;
-} work;
-
-static void watch_tile(void *context, size_t tile) {
-    const work *k = context;
-    const size_t first = tile * TILE, end = first + TILE < k->count ? first + TILE : k->count;
-    const size_t group = k->quant->group;
-    int8_t now[TILE];
-    float hard[TILE];
-    k->tiles[tile] = (pq_rank_changes){0};
-    for (size_t i = first, stop; i < end; i = stop) {
-        stop = (i / group + 1) * group < end ? (i / group + 1) * group : end;
-        const float scale = k->quant->scales[i / group], *values = k->shown ? k->shown + i : hard;
-        if (!k->shown) pq_fake_quantize(&k->quant->codebook, k->latent + i, scale, hard, stop - i);
-        pq_ranks_of(k->ranks, values, scale, now + (i - first), stop - i);
-    }
-    if (k->counting) {
-        pq_rank_changes_add(now, k->last + first, k->before + first, end - first, &k->tiles[tile]);
-    } else {
-        memcpy(k->last + first, now, end - first);
-        memcpy(k->before + first, now, end - first);
-    }
-}
-
-static void watch_forward(pq_qat *qat, void *self, size_t index, float *shown) {
-    const watch *w = self;
-    const pq_param *p = &qat->model->params.list[index];
+static void watch_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
+    watch *w = self;
+    const pq_param_quant *q = &qat->model->quant[index];
+    const float *latent = qat->model->weights + qat->model->params.list[index].offset;
     const struct place *at = &w->places[index];
     const bool hard = qat->hardness == 1 && strcmp(qat->config->quant.rounding, "stochastic") != 0;
+    int8_t now[PQ_SHOWN_TILE], *last = w->last + at->weight + first, *before = w->before + at->weight + first;
+    float made[PQ_SHOWN_TILE];
     pq_ranks ranks;
-    pq_ranks_init(&ranks, &qat->model->quant[index].codebook);
-    work k = {.quant = &qat->model->quant[index],
-              .ranks = &ranks,
-              .shown = hard ? shown : NULL,
-              .latent = qat->model->weights + p->offset,
-              .last = w->last + at->weight,
-              .before = w->before + at->weight,
-              .count = p->count,
-              .counting = w->counting,
-              .tiles = w->tiles};
-    const size_t tiles = (p->count + TILE - 1) / TILE;
-    pq_parallel_for(tiles, watch_tile, &k);
-    pq_rank_changes *sum = &w->totals->changes[at->matrix];
-    for (size_t i = 0; i < tiles; i++) {
-        sum->changed += w->tiles[i].changed;
-        sum->flipped_back += w->tiles[i].flipped_back;
-        sum->sign_flips += w->tiles[i].sign_flips;
+    pq_rank_changes changes = {0};
+    pq_ranks_init(&ranks, &q->codebook);
+    for (size_t i = first, end; i < first + n; i = end) {
+        end = pq_group_end(q, i, first + n);
+        const float scale = q->scales[i / q->group], *values = hard ? shown + (i - first) : made;
+        if (!hard) pq_fake_quantize(&q->codebook, latent + i, scale, made, end - i);
+        pq_ranks_of(&ranks, values, scale, now + (i - first), end - i);
     }
+    if (!w->counting) {
+        memcpy(last, now, n);
+        memcpy(before, now, n);
+        return;
+    }
+    pq_rank_changes_add(now, last, before, n, &changes);
+    pq_rank_changes *sum = &w->totals->changes[at->matrix];
+    pthread_mutex_lock(&w->lock);
+    sum->changed += changes.changed;
+    sum->flipped_back += changes.flipped_back;
+    sum->sign_flips += changes.sign_flips;
+    pthread_mutex_unlock(&w->lock);
 }
 
 const pq_method pq_method_watch = {.name = "watch",
