@@ -87,8 +87,8 @@ pq_status pq_graph_add_node(pq_graph *graph, const pq_node *node, pq_error *err)
     return PQ_OK;
 }
 
-static void *at(const pq_plan *plan, size_t tensor, int role) {
-    const pq_buffer *buffer = &plan->buffers[tensor * ROLES + (size_t)role];
+static void *at(const pq_plan *plan, size_t place) {
+    const pq_buffer *buffer = &plan->buffers[place];
     return buffer->first <= buffer->last ? plan->activations + buffer->offset : NULL;
 }
 
@@ -97,7 +97,7 @@ void pq_graph_place(pq_graph *graph, void *activations, void *scratch) {
     graph->scratch = scratch;
     for (size_t t = 0; t < graph->tensor_count; t++)
         if (!graph->tensors[t].parameter)
-            graph->tensors[t].gradient = at(graph->plan, (size_t)graph->plan->share[t], ROLE_GRADIENT);
+            graph->tensors[t].gradient = at(graph->plan, pq_plan_gradient(graph->plan, t));
 }
 
 void pq_graph_bind(pq_graph *graph, float *weights, float *quantized, float *gradients) {
@@ -147,7 +147,7 @@ static void run_steps(pq_graph *graph, const pq_batch *batch, size_t first, size
             int t = node->outputs[i];
             if (t < 0) continue;
             bool again = step->kind == STEP_RECOMPUTE && plan->recomputed[t];
-            graph->tensors[t].value = at(plan, (size_t)t, again ? ROLE_RECOMPUTED : ROLE_VALUE);
+            graph->tensors[t].value = at(plan, (size_t)t * ROLES + (again ? ROLE_RECOMPUTED : ROLE_VALUE));
         }
         graph->again = step->kind == STEP_RECOMPUTE;
         node->op->forward(graph, node);

@@ -48,6 +48,8 @@ typedef struct pq_op {
     bool cheap;             /* outputs are recomputed for the backward pass instead of kept */
     /* Whether the gradient of input i may be the very buffer of the output's gradient (NULL: never). */
     bool (*gradient_in_place)(const pq_node *node, int input);
+    /* bit i: backward writes the gradient of input i so that it may take the place of its value */
+    unsigned gradient_over_input;
     /* What one call computes, for profiles; NULL: no products worth counting. */
     pq_work (*work)(const pq_graph *graph, const pq_node *node);
 } pq_op;

@@ -14,6 +14,7 @@ void pq_plan_destroy(pq_plan *plan) {
     free(plan->steps);
     free(plan->recomputed);
     free(plan->share);
+    free(plan->over);
     free(plan->buffers);
     free(plan->times);
     free(plan);
@@ -82,6 +83,19 @@ static bool made_of_another(const pq_graph *graph, const pq_node *node, int i) {
     return false;
 }
 
+/* Whether the value of input i is of no use to any other step of the backward pass. */
+static bool read_last_by(const pq_graph *graph, const pq_node *node, int i) {
+    int t = node->inputs[i], producer = graph->tensors[t].producer;
+    if (producer < 0) return false;
+    const pq_node *maker = &graph->nodes[producer];
+    for (int k = 0; k < PQ_MAX_OUTPUTS; k++)
+        if (maker->outputs[k] == t && maker->op->reads_outputs >> k & 1) return false;
+    for (size_t n = 0; n < graph->node_count; n++)
+        for (int k = 0; k < PQ_MAX_INPUTS; k++)
+            if (graph->nodes[n].inputs[k] == t && (n != (size_t)node->index || k != i)) return false;
+    return true;
+}
+
 /* Who writes a gradient first, and which gradients are one buffer. */
 static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
     for (size_t t = 0; t < graph->tensor_count; t++) plan->share[t] = (int)t;
@@ -95,6 +109,8 @@ static void share_gradients(pq_graph *graph, pq_plan *plan, bool *touched) {
                 graph->tensors[t].type == graph->tensors[node->outputs[0]].type &&
                 node->op->gradient_in_place(node, i) && !made_of_another(graph, node, i))
                 plan->share[t] = plan->share[node->outputs[0]];
+            else if (node->op->gradient_over_input >> i & 1 && read_last_by(graph, node, i))
+                plan->over[t] = true;
             touched[t] = true;
         }
     }
@@ -124,7 +140,7 @@ static void find_lifetimes(const pq_graph *graph, pq_plan *plan) {
             if (!backward || reads >> place & 1)
                 touch(&plan->buffers[(size_t)t * ROLES + (size_t)role], tensor, (int)s);
             if (backward && !tensor->kept_small)
-                touch(&plan->buffers[(size_t)plan->share[t] * ROLES + ROLE_GRADIENT], tensor, (int)s);
+                touch(&plan->buffers[pq_plan_gradient(plan, (size_t)t)], tensor, (int)s);
         }
     }
 }
@@ -172,6 +188,7 @@ pq_status pq_graph_plan(pq_graph *graph, bool backward, bool recompute_blocks, p
     PQ_TRY_TO(status, fail, pq_calloc(3 * nodes, sizeof *plan->steps, "schedule", &plan->steps, err));
     PQ_TRY_TO(status, fail, pq_calloc(tensors, sizeof *plan->recomputed, "plan", &plan->recomputed, err));
     PQ_TRY_TO(status, fail, pq_calloc(tensors, sizeof *plan->share, "plan", &plan->share, err));
+    PQ_TRY_TO(status, fail, pq_calloc(tensors, sizeof *plan->over, "plan", &plan->over, err));
     PQ_TRY_TO(status, fail, pq_calloc(tensors * ROLES, sizeof *plan->buffers, "plan", &plan->buffers, err));
     PQ_TRY_TO(status, fail, pq_calloc(nodes, sizeof *plan->times, "profile", &plan->times, err));
     PQ_TRY_TO(status, fail, pq_calloc(2 * tensors, sizeof *marks, "plan", &marks, err));

@@ -22,6 +22,7 @@ typedef struct pq_plan {
     size_t step_count, forward_steps;
     bool *recomputed; /* [tensor] */
     int *share;       /* [tensor] the tensor whose gradient buffer is used */
+    bool *over;       /* [tensor] whose gradient takes the place of its value */
     /* [3 x tensor + role]: value, recomputed value, gradient */
     pq_buffer *buffers;
     pq_node_time *times;
@@ -29,6 +30,12 @@ typedef struct pq_plan {
 } pq_plan;
 
 enum { ROLE_VALUE, ROLE_RECOMPUTED, ROLE_GRADIENT, ROLES };
+
+/* The buffer in which the gradient of a tensor lies. */
+static inline size_t pq_plan_gradient(const pq_plan *plan, size_t tensor) {
+    size_t t = (size_t)plan->share[tensor];
+    return t * ROLES + (!plan->over[t] ? ROLE_GRADIENT : plan->recomputed[t] ? ROLE_RECOMPUTED : ROLE_VALUE);
+}
 
 void pq_plan_destroy(pq_plan *plan);
 

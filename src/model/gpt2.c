@@ -28,12 +28,15 @@ static pq_status add_parameters(builder *b, int layer, pq_error *err) {
     return PQ_OK;
 }
 
-/* *x as the matrix product of this site reads it: quantized where its matrix is. */
+/* How the matrix product of this site reads its input: quantized where its matrix is. */
+static pq_activations input_of(const builder *b, size_t site) {
+    const pq_param *p = pq_model_site_param(b->model, site);
+    return b->model->quant[p - b->model->params.list].quantized ? b->activations : PQ_ACTIVATIONS_NONE;
+}
+
+/* *x as it reads it. */
 static pq_status add_input(builder *b, size_t site, int *x, pq_error *err) {
-    const pq_model *model = b->model;
-    const pq_param *p = pq_model_site_param(model, site);
-    if (!model->quant[p - model->params.list].quantized) return PQ_OK;
-    switch (b->activations) {
+    switch (input_of(b, site)) {
     case PQ_ACTIVATIONS_TOKEN:
         return pq_op_int8_token(b->graph, *x, x, err);
     case PQ_ACTIVATIONS_AFFINE:
@@ -69,12 +72,18 @@ static pq_status add_attention_half(builder *b, double dropout, depth end, int *
 static pq_status add_mlp_half(builder *b, double dropout, depth end, int *x, pq_error *err) {
     const int *p = b->parameters;
     size_t site = 4 * (size_t)b->graph->block + 2;
+    bool tanh = b->model->params.shape.gelu_tanh;
     int in = *x, y, z;
     PQ_TRY(pq_op_layernorm(b->graph, in, p[PQ_PARAM_LN_2_WEIGHT], p[PQ_PARAM_LN_2_BIAS], x, err));
     PQ_TRY(add_input(b, site, x, err));
     if (end == TO_FIRST) return PQ_OK;
     PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_C_FC_WEIGHT], p[PQ_PARAM_C_FC_BIAS], &y, err));
-    PQ_TRY(pq_op_gelu(b->graph, y, b->model->params.shape.gelu_tanh, x, err));
+    if (end == WHOLE && input_of(b, site + 1) == PQ_ACTIVATIONS_NONE) {
+        PQ_TRY(pq_op_gelu_linear(b->graph, y, tanh, p[PQ_PARAM_MLP_C_PROJ_WEIGHT],
+                                 p[PQ_PARAM_MLP_C_PROJ_BIAS], &z, err));
+        return pq_op_residual(b->graph, in, z, dropout, false, x, err);
+    }
+    PQ_TRY(pq_op_gelu(b->graph, y, tanh, x, err));
     PQ_TRY(add_input(b, site + 1, x, err));
     if (end == TO_SECOND) return PQ_OK;
     PQ_TRY(pq_op_linear(b->graph, *x, p[PQ_PARAM_MLP_C_PROJ_WEIGHT], p[PQ_PARAM_MLP_C_PROJ_BIAS], &z, err));

@@ -14,6 +14,8 @@ pq_status pq_op_dropout(pq_graph *graph, int x, double p, int *out, pq_error *er
 pq_status pq_op_layernorm(pq_graph *graph, int x, int gain, int bias, int *out, pq_error *err);
 /* x W^T + bias, W [columns out][columns in]; bias may be PQ_NONE. */
 pq_status pq_op_linear(pq_graph *graph, int x, int weight, int bias, int *out, pq_error *err);
+/* The same of gelu(x), by erf or by tanh; x is read by nothing else. */
+pq_status pq_op_gelu_linear(pq_graph *graph, int x, bool tanh, int weight, int bias, int *out, pq_error *err);
 /* Causal self-attention of q|k|v [tokens][3 C] with `heads` heads; dropout p on the probabilities. */
 pq_status pq_op_attention(pq_graph *graph, int qkv, size_t heads, double p, int *out, pq_error *err);
 /* GELU by erf, or by tanh. */

@@ -63,6 +63,8 @@ START_TEST(elementwise) {
         void (*backward[])(const float *, const float *, float *,
                            size_t) = {fast->gelu_erf_backward, fast->gelu_tanh_backward,
                                       ref->gelu_erf_backward, ref->gelu_tanh_backward};
+        void (*both[])(const float *, const float *, float *, float *, size_t) = {
+            fast->gelu_erf_both, fast->gelu_tanh_both, ref->gelu_erf_both, ref->gelu_tanh_both};
         for (int kind = 0; kind < 2; kind++) {
             forward[kind](x, a, n), forward[kind + 2](x, b, n);
             near(a, b, n, 3e-7, 1, "gelu");
@@ -71,6 +73,17 @@ START_TEST(elementwise) {
             memcpy(a, y, n * sizeof *a); /* in place */
             backward[kind](x, a, a, n);
             near(a, b, n, 1e-6, 1, "gelu backward in place");
+        }
+        for (int kind = 0; kind < 4; kind++) {
+            float *value = copy(x, n), *dx = copy(x, n), *in_place = copy(x, n);
+            forward[kind](x, a, n), backward[kind](x, y, b, n);
+            both[kind](x, y, value, dx, n);
+            ck_assert_mem_eq(value, a, n * sizeof *a);
+            ck_assert_mem_eq(dx, b, n * sizeof *b);
+            both[kind](in_place, y, value, in_place, n);
+            ck_assert_mem_eq(value, a, n * sizeof *a);
+            ck_assert_mem_eq(in_place, b, n * sizeof *b);
+            free(value), free(dx), free(in_place);
         }
         free(x), free(y), free(a), free(b);
     }

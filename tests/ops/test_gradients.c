@@ -92,6 +92,16 @@ static int gelu_tanh(bench *b, int x) {
     must(pq_op_gelu(b->graph, linear(b, x), true, &out, &err));
     return out;
 }
+static int gelu_linear_erf(bench *b, int x) {
+    int out, y = linear(b, x);
+    must(pq_op_gelu_linear(b->graph, y, false, parameter(b, C, C, 0, 0.5), PQ_NONE, &out, &err));
+    return out;
+}
+static int gelu_linear_tanh(bench *b, int x) {
+    int out, y = linear(b, x), w = parameter(b, C, C, 0, 0.5), bias = parameter(b, 0, C, 0, 0.5);
+    must(pq_op_gelu_linear(b->graph, y, true, w, bias, &out, &err));
+    return out;
+}
 static int dropout(bench *b, int x) {
     int out;
     must(pq_op_dropout(b->graph, x, 0.4, &out, &err));
@@ -114,8 +124,8 @@ static int block(bench *b, int x) {
     y = layernorm_bias(b, x);
     z = attention_with(b, y, 0.2);
     must(pq_op_residual(b->graph, x, z, 0.2, b->graph->type != b->graph->stream, &after, &err));
-    y = gelu_tanh(b, layernorm(b, after));
-    must(pq_op_residual(b->graph, after, linear_bias(b, y), 0, false, &x, &err));
+    y = gelu_linear_tanh(b, layernorm(b, after));
+    must(pq_op_residual(b->graph, after, y, 0, false, &x, &err));
     b->graph->block = PQ_NONE;
     return x;
 }
@@ -147,6 +157,8 @@ static const struct {
     {"attention with dropout", attention_dropout},
     {"gelu erf", gelu_erf},
     {"gelu tanh", gelu_tanh},
+    {"linear of gelu erf", gelu_linear_erf},
+    {"linear of gelu tanh", gelu_linear_tanh},
     {"dropout", dropout},
     {"residual", residual},
     {"residual with dropout", residual_dropout},
@@ -281,6 +293,65 @@ START_TEST(narrow_gradient) {
 }
 END_TEST
 
+/* More tokens than a linear layer of GELU takes at a time, and its matrix where its gradient goes, against
+ * the two ops apart. */
+START_TEST(gelu_linear_in_chunks) {
+    enum { TOKENS = 2 * 2048 + 3, COUNT = (V + TOKENS + C + 1) * C, W = (V + TOKENS) * C };
+    static float weights[COUNT], gradients[2][COUNT], losses[2][TOKENS];
+    static pq_bf16 narrow[COUNT];
+    static uint16_t ids[TOKENS];
+    static int32_t next[TOKENS];
+    const pq_type type = _i ? PQ_BF16 : PQ_F32;
+    for (size_t i = 0; i < COUNT; i++) weights[i] = (float)sin(0.7 * (double)i);
+    for (size_t i = 0; i < TOKENS; i++) ids[i] = (uint16_t)(i % V), next[i] = (int32_t)(i * 3 % V);
+    pq_kernels_get()->narrow(weights, narrow, COUNT);
+    for (int apart = 0; apart < 2; apart++) {
+        bench b = {.used = 0};
+        pq_plan_size size;
+        int wte, wpe, w, bias, x;
+        pq_batch batch = {
+            .tokens = ids, .targets = next, .losses = losses[apart], .loss_scale = 1.0f / TOKENS};
+        batch.training = batch.first = true;
+        must(pq_graph_create(1, TOKENS, V, &b.graph, &err));
+        pq_graph_set_types(b.graph, type, type);
+        must(pq_graph_add_parameter(b.graph, V, C, 0, false, &wte, &err));
+        must(pq_graph_add_parameter(b.graph, TOKENS, C, V * C, false, &wpe, &err));
+        must(pq_graph_add_parameter(b.graph, C, C, W, false, &w, &err));
+        must(pq_graph_add_parameter(b.graph, 0, C, W + C * C, false, &bias, &err));
+        must(pq_op_embedding(b.graph, wte, wpe, &x, &err));
+        if (apart) {
+            must(pq_op_gelu(b.graph, x, false, &x, &err));
+            must(pq_op_linear(b.graph, x, w, bias, &x, &err));
+        } else {
+            must(pq_op_gelu_linear(b.graph, x, false, w, bias, &x, &err));
+        }
+        must(pq_op_head(b.graph, x, wte, &err));
+        must(pq_graph_plan(b.graph, true, false, &size, &err));
+        must(pq_calloc(1, size.activations, "activations", &b.activations, &err));
+        must(pq_calloc(1, size.scratch, "scratch", &b.scratch, &err));
+        memset(b.scratch, 0xFF, size.scratch);
+        pq_graph_place(b.graph, b.activations, b.scratch);
+        pq_graph_bind(b.graph, weights, NULL, gradients[apart]);
+        bind_narrow(b.graph, narrow);
+        memcpy(gradients[apart] + W, type == PQ_F32 ? (void *)(weights + W) : (void *)(narrow + W),
+               C * C * pq_type_bytes(type));
+        pq_graph_bind_matrix(b.graph, W, gradients[apart] + W);
+        pq_graph_forward(b.graph, &batch);
+        pq_graph_backward(b.graph, &batch);
+        close_case(&b);
+    }
+    double norm = 0, difference = 0, bound = type == PQ_F32 ? 1e-5 : 1e-3;
+    for (size_t i = 0; i < COUNT; i++) {
+        double d = (double)gradients[0][i] - (double)gradients[1][i];
+        norm += (double)gradients[1][i] * (double)gradients[1][i], difference += d * d;
+    }
+    for (size_t i = 0; i < TOKENS; i++)
+        ck_assert_double_le(fabs((double)losses[0][i] - (double)losses[1][i]), bound);
+    ck_assert_msg(sqrt(difference) <= bound * sqrt(norm), "gradient differs by %g of %g", sqrt(difference),
+                  sqrt(norm));
+}
+END_TEST
+
 /* A vocabulary whose logits come in slices, six of 128 rows in fp32 and two groups of eight of 64 in bf16:
  * what all of them give to wte and to x. */
 START_TEST(narrow_head_in_groups) {
@@ -395,6 +466,7 @@ int main(void) {
     tcase_add_loop_test(tc, distilled_gradient, 0, 9);
     tcase_add_loop_test(tc, narrow_gradient, 0, 3 * CASES);
     tcase_add_test(tc, narrow_head_in_groups);
+    tcase_add_loop_test(tc, gelu_linear_in_chunks, 0, 2);
     tcase_add_test(tc, types_are_checked);
     tcase_add_test(tc, shapes_are_checked);
     suite_add_tcase(suite, tc);

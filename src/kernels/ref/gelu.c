@@ -32,3 +32,13 @@ void pq_gelu_tanh_backward_ref(const float *x, const float *dout, float *dx, siz
         dx[i] = (float)(dout[i] * (0.5 * (1.0 + t) + 0.5 * v * (1.0 - t * t) * slope));
     }
 }
+
+void pq_gelu_erf_both_ref(const float *x, const float *dout, float *out, float *dx, size_t n) {
+    pq_gelu_erf_forward_ref(x, out, n);
+    pq_gelu_erf_backward_ref(x, dout, dx, n);
+}
+
+void pq_gelu_tanh_both_ref(const float *x, const float *dout, float *out, float *dx, size_t n) {
+    pq_gelu_tanh_forward_ref(x, out, n);
+    pq_gelu_tanh_backward_ref(x, dout, dx, n);
+}

@@ -26,8 +26,9 @@ ALWAYS_INLINE vf erf_value(vf x) {
     return v_mul(x, normal_cdf(x, &unused));
 }
 
-ALWAYS_INLINE vf erf_slope(vf x) {
+ALWAYS_INLINE vf erf_both(vf x, vf *value) {
     vf power, phi = normal_cdf(x, &power);
+    *value = v_mul(x, phi);
     return v_fma(v_mul(x, v_set(0.39894228f)), power, phi);
 }
 
@@ -44,8 +45,9 @@ ALWAYS_INLINE vf tanh_value(vf x) {
 }
 
 /* 1 - gate is taken as gate e^(-2u): no digits cancel. */
-ALWAYS_INLINE vf tanh_slope(vf x) {
+ALWAYS_INLINE vf tanh_both(vf x, vf *value) {
     vf power, gate = tanh_gate(x, &power);
+    *value = v_mul(x, gate);
     vf slope = v_fma(v_mul(x, x), v_set(0.2140644488f), v_set(1.59576912161f));
     return v_fma(v_mul(x, slope), v_mul(gate, v_mul(gate, power)), gate);
 }
@@ -57,16 +59,27 @@ ALWAYS_INLINE vf tanh_slope(vf x) {
             v_store_some(some, out + i, value(v_load_some(some, x + i)));                                    \
         }                                                                                                    \
     }
-#define BACKWARD(name, slope)                                                                                \
+#define BACKWARD(name, both)                                                                                 \
     void PQ_ISA_NAME(name)(const float *x, const float *dout, float *dx, size_t n) {                         \
         for (size_t i = 0; i < n; i += VL) {                                                                 \
             vm some = v_first(n - i);                                                                        \
-            vf d = v_load_some(some, dout + i);                                                              \
-            v_store_some(some, dx + i, v_mul(d, slope(v_load_some(some, x + i))));                           \
+            vf d = v_load_some(some, dout + i), unused;                                                      \
+            v_store_some(some, dx + i, v_mul(d, both(v_load_some(some, x + i), &unused)));                   \
+        }                                                                                                    \
+    }
+#define BOTH(name, both)                                                                                     \
+    void PQ_ISA_NAME(name)(const float *x, const float *dout, float *out, float *dx, size_t n) {             \
+        for (size_t i = 0; i < n; i += VL) {                                                                 \
+            vm some = v_first(n - i);                                                                        \
+            vf d = v_load_some(some, dout + i), value, slope = both(v_load_some(some, x + i), &value);       \
+            v_store_some(some, dx + i, v_mul(d, slope));                                                     \
+            v_store_some(some, out + i, value);                                                              \
         }                                                                                                    \
     }
 
 FORWARD(gelu_erf_forward, erf_value)
 FORWARD(gelu_tanh_forward, tanh_value)
-BACKWARD(gelu_erf_backward, erf_slope)
-BACKWARD(gelu_tanh_backward, tanh_slope)
+BACKWARD(gelu_erf_backward, erf_both)
+BACKWARD(gelu_tanh_backward, tanh_both)
+BOTH(gelu_erf_both, erf_both)
+BOTH(gelu_tanh_both, tanh_both)
