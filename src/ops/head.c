@@ -7,19 +7,10 @@
 #include "ops/product.h"
 #include "ops/view.h"
 
-enum {
-    X,
-    WTE,
-    SLICE_BYTES = 32 << 20,
-    NARROW_SLICE_BYTES = 64 << 20,
-    SLICE_GRAIN = 64,
-    ROW_TILE = 16,
-    GROUP = 2
-};
+enum { X, WTE, SLICE_BYTES = 64 << 20, SLICE_GRAIN = 64, ROW_TILE = 16, GROUP = 2 };
 
 static size_t slice_rows(const pq_graph *graph) {
-    size_t bytes = graph->type == PQ_BF16 ? NARROW_SLICE_BYTES : SLICE_BYTES;
-    size_t rows = bytes / sizeof(float) / graph->vocab / SLICE_GRAIN * SLICE_GRAIN;
+    size_t rows = SLICE_BYTES / sizeof(float) / graph->vocab / SLICE_GRAIN * SLICE_GRAIN;
     if (rows < SLICE_GRAIN) rows = SLICE_GRAIN;
     return rows < graph->tokens ? rows : graph->tokens;
 }

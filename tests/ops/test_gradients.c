@@ -352,8 +352,8 @@ START_TEST(gelu_linear_in_chunks) {
 }
 END_TEST
 
-/* A vocabulary whose logits come in slices, six of 128 rows in fp32 and two groups of eight of 64 in bf16:
- * what all of them give to wte and to x. */
+/* A vocabulary whose logits come in three slices of up to 256 rows, in bf16 in two groups of them: what all
+ * of them give to wte and to x. */
 START_TEST(narrow_head_in_groups) {
     enum { LARGE = 65536, WIDE = 2, ROWS = 5 * 128 + 7 };
     static float weights[(LARGE + ROWS) * WIDE], gradients[2][(LARGE + ROWS) * WIDE];
