@@ -13,6 +13,7 @@
 #endif
 
 #include "base/threads.h"
+#include "kernels/cut.h"
 #include "kernels/kernels.h"
 #include "kernels/scratch.h"
 
@@ -26,10 +27,13 @@
 void spotrf_(const char *uplo, const int *n, float *a, const int *lda, int *info);
 void strtri_(const char *uplo, const char *diag, const int *n, float *a, const int *lda, int *info);
 
-/* LEAST_ROWS: with fewer, laying B out costs more than it gains. Tiles of the kernel are cut by the number of
- * threads, since their sums do not depend on it; those of a BLAS by the shape alone, large enough for it to
- * run at full speed and small enough to feed several threads. */
-enum { LEAST_ROWS = 192, KERNEL_EXTENT = 2048, BLAS_EXTENT = 192, BLAS_GRAIN = 16 };
+/* With fewer rows, laying B out for the kernel costs more than it gains. */
+enum { LEAST_ROWS = 192 };
+
+/* Tiles of the kernel are cut by the number of threads, since their sums do not depend on it; those of a BLAS
+ * by the shape alone, large enough for it to run at full speed and small enough to feed several threads. */
+static const pq_cut_sizes kernel_sizes = {2048, PQ_MULTIPLY_GRAIN_ROWS, PQ_MULTIPLY_GRAIN_COLUMNS},
+                          blas_sizes = {192, 16, 16};
 
 static void multiply_by_blas(const pq_float_product *p) {
     for (size_t i = 0; i < p->M && p->bias; i++)
@@ -70,40 +74,27 @@ void pq_gemm_serial(const pq_float_product *p) {
 
 typedef struct tiling {
     const pq_float_product *whole;
-    size_t tile;
-    bool by_columns, kernel;
+    pq_cut cut;
+    bool kernel;
 } tiling;
 
 static void run_tile(void *context, size_t i) {
     const tiling *t = context;
+    const pq_cut_tile at = pq_cut_tile_at(&t->cut, i);
     pq_float_product p = *t->whole;
-    size_t first = i * t->tile, extent = t->by_columns ? p.N : p.M;
-    size_t count = extent - first < t->tile ? extent - first : t->tile;
-    if (t->by_columns) {
-        p.B += first * (p.transpose_b ? p.ldb : 1);
-        p.C += first;
-        if (p.bias) p.bias += first;
-        p.N = count;
-    } else {
-        p.A += first * (p.transpose_a ? 1 : p.lda);
-        p.C += first * p.ldc;
-        p.M = count;
-    }
+    p.M = at.rows, p.N = at.columns;
+    p.A += at.row * (p.transpose_a ? 1 : p.lda);
+    p.B += at.column * (p.transpose_b ? p.ldb : 1);
+    p.C += at.row * p.ldc + at.column;
+    if (p.bias) p.bias += at.column;
     multiply(&p, t->kernel);
 }
 
 void pq_gemm(const pq_float_product *p) {
-    tiling t = {.whole = p, .by_columns = p->N > p->M, .kernel = by_kernel(p)};
-    size_t extent = t.by_columns ? p->N : p->M, parts = 2, largest = BLAS_EXTENT, grain = BLAS_GRAIN;
-    if (t.kernel) {
-        parts = (size_t)pq_threads_get();
-        largest = KERNEL_EXTENT;
-        grain = t.by_columns ? PQ_MULTIPLY_GRAIN_COLUMNS : PQ_MULTIPLY_GRAIN_ROWS;
-    }
-    size_t tiles = parts * ((extent + parts * largest - 1) / (parts * largest)); /* threads share evenly */
-    if (tiles == 0) return;
-    t.tile = ((extent + tiles - 1) / tiles + grain - 1) / grain * grain;
-    pq_parallel_for((extent + t.tile - 1) / t.tile, run_tile, &t);
+    const bool kernel = by_kernel(p);
+    const size_t parts = kernel ? (size_t)pq_threads_get() : 2;
+    tiling t = {p, pq_cut_make(p->M, p->N, parts, kernel ? &kernel_sizes : &blas_sizes), kernel};
+    pq_parallel_for(t.cut.count, run_tile, &t);
 }
 
 typedef struct gram {

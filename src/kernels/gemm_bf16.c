@@ -12,9 +12,11 @@
 #endif
 
 #include "base/threads.h"
+#include "kernels/cut.h"
 #include "kernels/scratch.h"
 
-enum { TILE_EXTENT = 256, KERNEL_EXTENT = 2048, TILE_GRAIN = 32 };
+/* As in gemm.c. A kernel makes no difference of how a product is cut, and lays B out anew for each tile. */
+static const pq_cut_sizes kernel_sizes = {2048, 32, 32}, code_sizes = {256, 32, 32};
 
 #ifdef PQ_ONEDNN
 
@@ -166,39 +168,27 @@ static void multiply(const pq_bf16_product *p) {
 
 typedef struct tiling {
     const pq_bf16_product *whole;
-    size_t tile;
-    bool by_columns;
+    pq_cut cut;
 } tiling;
 
 static void run_tile(void *context, size_t i) {
     const tiling *t = context;
+    const pq_cut_tile at = pq_cut_tile_at(&t->cut, i);
     pq_bf16_product p = *t->whole;
-    size_t first = i * t->tile, extent = t->by_columns ? p.N : p.M;
-    size_t count = extent - first < t->tile ? extent - first : t->tile;
-    size_t place = t->by_columns ? first : first * p.ldc;
+    size_t place = at.row * p.ldc + at.column;
+    p.M = at.rows, p.N = at.columns;
+    p.A += at.row * (p.transpose_a ? 1 : p.lda);
+    p.B += at.column * (p.transpose_b ? p.ldb : 1);
     p.C = p.wide ? (void *)((float *)p.C + place) : (void *)((pq_bf16 *)p.C + place);
-    if (t->by_columns) {
-        p.B += first * (p.transpose_b ? p.ldb : 1);
-        if (p.bias) p.bias += first;
-        p.N = count;
-    } else {
-        p.A += first * (p.transpose_a ? 1 : p.lda);
-        p.M = count;
-    }
+    if (p.bias) p.bias += at.column;
     multiply(&p);
 }
 
-void pq_gemm_bf16(const pq_bf16_product *product) {
-    tiling t = {.whole = product, .by_columns = product->N > product->M};
-    size_t extent = t.by_columns ? product->N : product->M;
-    /* Even, as in gemm.c. A kernel makes no difference of how a product is cut, and lays B out anew for each
-     * tile. */
-    size_t parts = 2, largest = TILE_EXTENT;
-    if (have_kernel()) parts = (size_t)pq_threads_get(), largest = KERNEL_EXTENT;
-    size_t tiles = parts * ((extent + parts * largest - 1) / (parts * largest));
-    if (product->M == 0 || product->N == 0) return;
-    t.tile = ((extent + tiles - 1) / tiles + TILE_GRAIN - 1) / TILE_GRAIN * TILE_GRAIN;
-    pq_parallel_for((extent + t.tile - 1) / t.tile, run_tile, &t);
+void pq_gemm_bf16(const pq_bf16_product *p) {
+    const bool kernel = have_kernel();
+    const size_t parts = kernel ? (size_t)pq_threads_get() : 2;
+    tiling t = {p, pq_cut_make(p->M, p->N, parts, kernel ? &kernel_sizes : &code_sizes)};
+    pq_parallel_for(t.cut.count, run_tile, &t);
 }
 
 pq_status pq_gemm_bf16_check(pq_error *err) {
