@@ -76,12 +76,6 @@ const float *pq_qat_shown(const pq_qat *qat, size_t index, size_t first, size_t 
 void pq_qat_gradient(pq_qat *qat, float *gradients); /* backward */
 void pq_qat_updated(pq_qat *qat);
 
-/* For rows: where the weights end, from element i to `end`, that share its scale. */
-static inline size_t pq_group_end(const pq_param_quant *quant, size_t i, size_t end) {
-    size_t next = (i / quant->group + 1) * quant->group;
-    return next < end ? next : end;
-}
-
 /* For rows: declare `count` items of state, zeroed, saved in checkpoints as `name`; memory belongs to qat, or
  * is `borrowed` where that is not NULL. */
 pq_status pq_qat_array(pq_qat *qat, const char *name, pq_array_type type, size_t count, void *borrowed,

@@ -12,9 +12,9 @@ enum { TILE = 8192 }; /* weights */
 typedef struct matrix {
     const pq_codebook *codebook;
     const float *w;
-    size_t count, group;
+    size_t first, count, group; /* the part from weight `first` on */
     const float *scales;
-    float *out; /* values, or the gradient */
+    float *out; /* of that part: values, or the gradient */
     uint8_t *codes;
     pq_gradient kind;
     const pq_draws *draws;
@@ -29,11 +29,11 @@ size_t pq_scale_count(size_t rows, size_t columns, size_t group) {
     return rows * ((columns + group - 1) / group);
 }
 
-/* Call `run` for each stretch of weights of tile `index` that shares a scale. */
+/* Call `run` for each stretch of weights of tile `index` of the part that shares a scale. */
 static void for_stretches(const matrix *m, size_t index,
                           void (*run)(const matrix *m, size_t first, size_t n)) {
-    size_t end = (index + 1) * TILE < m->count ? (index + 1) * TILE : m->count;
-    for (size_t first = index * TILE, stop; first < end; first = stop) {
+    size_t end = m->first + ((index + 1) * TILE < m->count ? (index + 1) * TILE : m->count);
+    for (size_t first = m->first + index * TILE, stop; first < end; first = stop) {
         stop = (first / m->group + 1) * m->group;
         if (stop > end) stop = end;
         run(m, first, stop - first);
@@ -46,35 +46,46 @@ static void over_tiles(matrix *m, void (*tile)(void *context, size_t index)) {
 }
 
 static void fake_stretch(const matrix *m, size_t first, size_t n) {
-    pq_fake_quantize(m->codebook, m->w + first, m->scales[first / m->group], m->out + first, n);
+    pq_fake_quantize(m->codebook, m->w + first, m->scales[first / m->group], m->out + (first - m->first), n);
 }
 
 static void fake_tile(void *context, size_t index) {
     for_stretches(context, index, fake_stretch);
 }
 
+void pq_matrix_fake_quantize_part(const pq_codebook *codebook, const float *w, size_t first, size_t n,
+                                  size_t group, const float *scales, float *out) {
+    matrix m = {.codebook = codebook,
+                .w = w,
+                .first = first,
+                .count = n,
+                .group = group,
+                .scales = scales,
+                .out = out};
+    over_tiles(&m, fake_tile);
+}
+
 void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
                              size_t group, const float *scales, float *out) {
-    matrix m = {
-        .codebook = codebook, .w = w, .count = rows * columns, .group = group, .scales = scales, .out = out};
-    over_tiles(&m, fake_tile);
+    pq_matrix_fake_quantize_part(codebook, w, 0, rows * columns, group, scales, out);
 }
 
 static void stochastic_stretch(const matrix *m, size_t first, size_t n) {
     pq_fake_quantize_stochastic(m->codebook, m->w + first, m->scales[first / m->group], m->draws, first,
-                                m->out + first, n);
+                                m->out + (first - m->first), n);
 }
 
 static void stochastic_tile(void *context, size_t index) {
     for_stretches(context, index, stochastic_stretch);
 }
 
-void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t rows,
-                                        size_t columns, size_t group, const float *scales,
-                                        const pq_draws *draws, float *out) {
+void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t first, size_t n,
+                                        size_t group, const float *scales, const pq_draws *draws,
+                                        float *out) {
     matrix m = {.codebook = codebook,
                 .w = w,
-                .count = rows * columns,
+                .first = first,
+                .count = n,
                 .group = group,
                 .scales = scales,
                 .draws = draws,

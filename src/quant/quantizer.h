@@ -139,9 +139,11 @@ pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *
                            pq_error *err);
 void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
                              size_t group, const float *scales, float *out);
-void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t rows,
-                                        size_t columns, size_t group, const float *scales,
-                                        const pq_draws *draws, float *out);
+/* out[n]: n weights from element `first` of w on. */
+void pq_matrix_fake_quantize_part(const pq_codebook *codebook, const float *w, size_t first, size_t n,
+                                  size_t group, const float *scales, float *out);
+void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t first, size_t n,
+                                        size_t group, const float *scales, const pq_draws *draws, float *out);
 void pq_matrix_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, size_t rows,
                          size_t columns, size_t group, const float *scales, float *gradient);
 /* codes[rows][columns] */

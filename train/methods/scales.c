@@ -53,8 +53,11 @@ static bool refit_due(const pq_qat *qat) {
  * within a tile wait until it is in the cache. */
 static void refit_begin(pq_qat *qat, void *self) {
     if (!refit_due(qat)) return;
-    if (self) follow_all(qat, self, NULL);
-    for (size_t i = 0; i < qat->model->params.count && !self; i++) {
+    if (self) {
+        follow_all(qat, self, NULL);
+        return;
+    }
+    for (size_t i = 0; i < qat->model->params.count; i++) {
         const pq_param *p = &qat->model->params.list[i];
         const pq_param_quant *q = &qat->model->quant[i];
         if (q->quantized && q->group > PQ_SHOWN_TILE)

@@ -28,6 +28,7 @@ typedef struct watch {
     struct place {
         size_t weight, scale, matrix; /* before those of this matrix */
     } * places;                       /* [parameters] */
+    pq_ranks *ranks;                  /* [quantized matrices], of this iteration's codebooks */
     pthread_mutex_t lock;             /* of totals->changes */
     bool counting;                    /* this iteration has one to be compared with */
 } watch;
@@ -41,7 +42,7 @@ static pq_status make_places(watch *w, const pq_model *model, struct place *end,
         end->scale += model->quant[i].scale_count;
         end->matrix++;
     }
-    return PQ_OK;
+    return pq_calloc(end->matrix, sizeof *w->ranks, "matrix statistics", &w->ranks, err);
 }
 
 static void take_scales(const pq_model *model, watch *w) {
@@ -74,6 +75,7 @@ static void watch_destroy(void *self) {
     watch *w = self;
     if (!w) return;
     free(w->places);
+    free(w->ranks);
     pthread_mutex_destroy(&w->lock);
     free(w);
 }
@@ -86,6 +88,9 @@ static void watch_begin(pq_qat *qat, void *self) {
     w->totals->seen = 1;
     w->totals->steps += w->counting;
     if (qat->restarted) take_scales(qat->model, w);
+    for (size_t i = 0; i < qat->model->params.count; i++)
+        if (qat->model->quant[i].quantized)
+            pq_ranks_init(&w->ranks[w->places[i].matrix], &qat->model->quant[i].codebook);
 }
 
 static void watch_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
@@ -96,14 +101,13 @@ static void watch_forward(pq_qat *qat, void *self, size_t index, size_t first, s
     const bool hard = qat->hardness == 1 && strcmp(qat->config->quant.rounding, "stochastic") != 0;
     int8_t now[PQ_SHOWN_TILE], *last = w->last + at->weight + first, *before = w->before + at->weight + first;
     float made[PQ_SHOWN_TILE];
-    pq_ranks ranks;
+    const float *values = hard ? shown : made;
     pq_rank_changes changes = {0};
-    pq_ranks_init(&ranks, &q->codebook);
+    if (!hard) pq_matrix_fake_quantize_part(&q->codebook, latent, first, n, q->group, q->scales, made);
     for (size_t i = first, end; i < first + n; i = end) {
-        end = pq_group_end(q, i, first + n);
-        const float scale = q->scales[i / q->group], *values = hard ? shown + (i - first) : made;
-        if (!hard) pq_fake_quantize(&q->codebook, latent + i, scale, made, end - i);
-        pq_ranks_of(&ranks, values, scale, now + (i - first), end - i);
+        end = (i / q->group + 1) * q->group < first + n ? (i / q->group + 1) * q->group : first + n;
+        pq_ranks_of(&w->ranks[at->matrix], values + (i - first), q->scales[i / q->group], now + (i - first),
+                    end - i);
     }
     if (!w->counting) {
         memcpy(last, now, n);
