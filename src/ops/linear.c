@@ -199,24 +199,10 @@ static void gelu_forward(const pq_graph *graph, const pq_node *node) {
     }
 }
 
-typedef struct copying {
-    const char *from;
-    char *to;
-    pq_tiles tiles;
-} copying;
-
-static void copy_tile(void *context, size_t i) {
-    const copying *c = context;
-    size_t first = pq_tile_first(&c->tiles, i);
-    memcpy(c->to + first, c->from + first, pq_tile_length(&c->tiles, i));
-}
-
 /* The matrix where dW, which the first chunk writes, does not take its place. */
 static pq_view kept_weight(const chunk *c, const pq_tensor *w) {
     if (w->value != w->gradient || c->graph->tokens <= CHUNK) return pq_value_of(w);
-    size_t bytes = w->rows * w->columns * pq_type_bytes(w->type);
-    copying copy = {w->value, c->weight.data, pq_tiles_cut(bytes, (size_t)1 << 16, 64)};
-    pq_parallel_for(copy.tiles.count, copy_tile, &copy);
+    memcpy(c->weight.data, w->value, w->rows * w->columns * pq_type_bytes(w->type));
     return c->weight;
 }
 

@@ -8,10 +8,17 @@
 #include "train/bench_rows.h"
 
 /* Those that bench_kernels.c calls by itself. */
-static const char *const others[] = {
-    "attention_forward", "attention_backward", "attention_forward_bf16", "attention_backward_bf16",
-    "multiply",          "multiply_bf16",      "peak_multiply_add",      "peak_multiply_add_bf16",
-    "peak_read",         "peak_copy",          "peak_update"};
+static const char *const others[] = {"attention_forward",
+                                     "attention_backward",
+                                     "attention_forward_bf16",
+                                     "attention_backward_bf16",
+                                     "multiply",
+                                     "multiply_bf16",
+                                     "peak_multiply_add",
+                                     "peak_multiply_add_bf16",
+                                     "peak_read",
+                                     "peak_copy",
+                                     "peak_update"};
 static const char *const kernels[] = {
 #define PQ_KERNEL(name, x86, arguments) #name,
 #include "kernels/kernels.def"

@@ -21,11 +21,7 @@ ALWAYS_INLINE vf normal_cdf(vf x, vf *power) {
     return v_select(v_less(x, v_zero()), low, v_sub(v_set(1.0f), low));
 }
 
-ALWAYS_INLINE vf erf_value(vf x) {
-    vf unused;
-    return v_mul(x, normal_cdf(x, &unused));
-}
-
+/* The slope; *value = x Phi(x). */
 ALWAYS_INLINE vf erf_both(vf x, vf *value) {
     vf power, phi = normal_cdf(x, &power);
     *value = v_mul(x, phi);
@@ -39,12 +35,7 @@ ALWAYS_INLINE vf tanh_gate(vf x, vf *inverse_power) {
     return v_div(v_set(1.0f), v_add(v_set(1.0f), *inverse_power));
 }
 
-ALWAYS_INLINE vf tanh_value(vf x) {
-    vf unused;
-    return v_mul(x, tanh_gate(x, &unused));
-}
-
-/* 1 - gate is taken as gate e^(-2u): no digits cancel. */
+/* The same with the gate; 1 - gate is taken as gate e^(-2u): no digits cancel. */
 ALWAYS_INLINE vf tanh_both(vf x, vf *value) {
     vf power, gate = tanh_gate(x, &power);
     *value = v_mul(x, gate);
@@ -52,11 +43,13 @@ ALWAYS_INLINE vf tanh_both(vf x, vf *value) {
     return v_fma(v_mul(x, slope), v_mul(gate, v_mul(gate, power)), gate);
 }
 
-#define FORWARD(name, value)                                                                                 \
+#define FORWARD(name, both)                                                                                  \
     void PQ_ISA_NAME(name)(const float *x, float *out, size_t n) {                                           \
         for (size_t i = 0; i < n; i += VL) {                                                                 \
             vm some = v_first(n - i);                                                                        \
-            v_store_some(some, out + i, value(v_load_some(some, x + i)));                                    \
+            vf value;                                                                                        \
+            both(v_load_some(some, x + i), &value);                                                          \
+            v_store_some(some, out + i, value);                                                              \
         }                                                                                                    \
     }
 #define BACKWARD(name, both)                                                                                 \
@@ -77,8 +70,8 @@ ALWAYS_INLINE vf tanh_both(vf x, vf *value) {
         }                                                                                                    \
     }
 
-FORWARD(gelu_erf_forward, erf_value)
-FORWARD(gelu_tanh_forward, tanh_value)
+FORWARD(gelu_erf_forward, erf_both)
+FORWARD(gelu_tanh_forward, tanh_both)
 BACKWARD(gelu_erf_backward, erf_both)
 BACKWARD(gelu_tanh_backward, tanh_both)
 BOTH(gelu_erf_both, erf_both)
