@@ -7,6 +7,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+enum { HUGE_PAGE = 2 << 20 };
+
+/* The whole pages of a block. */
+static void advise_pages(const void *data, size_t bytes, int advice) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = pq_round_up((uintptr_t)data, page), end = ((uintptr_t)data + bytes) / page * page;
+    if (begin < end) (void)madvise((void *)begin, end - begin, advice); /* advice only: failing is fine */
+}
+
 pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_pointer, pq_error *err) {
     void **out = out_pointer;
     *out = NULL;
@@ -18,6 +27,7 @@ pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_point
     bytes = pq_round_up(bytes ? bytes : 1, PQ_ALIGNMENT);
     memory = aligned_alloc(PQ_ALIGNMENT, bytes);
     if (!memory) return PQ_FAIL(err, PQ_ERR_MEMORY, "%s: %zu bytes could not be allocated", what, bytes);
+    if (bytes >= HUGE_PAGE) advise_pages(memory, bytes, MADV_HUGEPAGE);
     memset(memory, 0, bytes);
     *out = memory;
     return PQ_OK;
@@ -39,7 +49,7 @@ pq_status pq_pages_reserve(size_t bytes, const char *what, void *out_pointer, pq
         *out = NULL;
         return PQ_FAIL(err, PQ_ERR_MEMORY, "%s: %zu bytes could not be reserved", what, bytes);
     }
-    madvise(*out, bytes, MADV_HUGEPAGE); /* advice only: failing is fine */
+    advise_pages(*out, bytes, MADV_HUGEPAGE);
     return PQ_OK;
 }
 
@@ -48,10 +58,7 @@ void pq_pages_release(void *memory, size_t bytes) {
 }
 
 void pq_pages_drop(const void *data, size_t bytes) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page,
-              end = ((uintptr_t)data + bytes) / page * page;
-    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+    advise_pages(data, bytes, MADV_DONTNEED);
 }
 
 void pq_pages_fetch(const void *data, size_t bytes) {

@@ -9,9 +9,8 @@
 
 #define PQ_ALIGNMENT 64 /* bytes: one cache line, one AVX-512 register */
 
-/* Zeroed memory, aligned to PQ_ALIGNMENT; *out is NULL-able only on error. Free with free(). Large blocks
- * come straight from the kernel, so pages that are never touched cost nothing. `what` names the use in the
- * error. */
+/* Zeroed memory, aligned to PQ_ALIGNMENT, huge pages where the kernel can; *out is NULL-able only on error.
+ * Free with free(). `what` names the use in the error. */
 pq_status pq_calloc(size_t count, size_t size, const char *what, void *out_pointer, pq_error *err);
 
 /* Round n up to a multiple of step. */
