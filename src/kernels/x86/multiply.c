@@ -15,7 +15,7 @@ enum {
     BLOCK = 384,
     PANELS = 1 << 17,    /* floats of a block of panels */
     STRIDE = DEPTH + 16, /* of a strip's rows: no two a multiple of 1024 bytes apart */
-    STEPS = 8,           /* between two lines that are fetched */
+    STEPS = 4,           /* between two lines that are fetched */
     LINE = 16
 };
 _Static_assert(PANELS + ROWS * STRIDE + VL <= PQ_MULTIPLY_SCRATCH, "panels and a strip");
@@ -143,36 +143,53 @@ static void multiply_strip(const pq_float_product *p, const block *strip, const 
     }
 }
 
-/* What one block of K adds to a block of C. */
-static void multiply_depth(const pq_float_product *p, const block *all, float *panels, float *strip) {
-    const size_t next = all->k + all->depth, rest = least(all->depth, p->K - next);
-    piece wanted[2] = {{.rows = 0}, piece_of(p->B, p->ldb, p->transpose_b, next, all->n, rest, all->columns)};
+/* The blocks in their order: of K, of rows, of columns. None is left: depth 0. */
+static block block_at(const pq_float_product *p, size_t m, size_t n, size_t k) {
+    const size_t depth = p->transpose_a ? DEPTH_TRANSPOSED : DEPTH;
+    return (block){.m = m,
+                   .n = n,
+                   .k = k,
+                   .rows = least(p->transpose_a ? BLOCK : p->M, p->M - m),
+                   .columns = least(PANELS / depth / SIDE * SIDE, p->N - n),
+                   .depth = least(depth, p->K - k)};
+}
+
+static block block_after(const pq_float_product *p, const block *b) {
+    if (b->k + b->depth < p->K) return block_at(p, b->m, b->n, b->k + b->depth);
+    if (b->m + b->rows < p->M) return block_at(p, b->m + b->rows, b->n, 0);
+    if (b->n + b->columns < p->N) return block_at(p, 0, b->n + b->columns, 0);
+    return (block){.depth = 0};
+}
+
+static piece piece_of_a(const pq_float_product *p, const block *b, size_t from, size_t rows) {
+    return from < b->rows ? piece_of(p->A, p->lda, p->transpose_a, b->m + from, b->k,
+                                     least(rows, b->rows - from), b->depth)
+                          : (piece){.rows = 0};
+}
+
+static void multiply_panels(const pq_float_product *p, const block *all, const block *next, float *panels,
+                            float *strip) {
+    piece wanted[2] = {piece_of_a(p, next, 0, p->transpose_a ? next->rows : 0),
+                       piece_of(p->B, p->ldb, p->transpose_b, next->k, next->n, next->depth, next->columns)};
     make_panels(p, all->k, all->depth, all->n, all->columns, panels);
-    if (p->transpose_a) wanted[0] = piece_of(p->A, p->lda, true, all->m, next, all->rows, rest);
     for (size_t i = 0; i < all->rows; i += ROWS) {
         block b = *all;
         b.m += i, b.rows = least(ROWS, all->rows - i);
-        piece now = piece_of(p->A, p->lda, p->transpose_a, b.m, b.k, b.rows, b.depth);
+        piece now = piece_of_a(p, all, i, ROWS);
         make_strip(&now, p->transpose_a ? ROWS : STRIDE, strip);
         if (!p->transpose_a)
-            wanted[0] = i + ROWS < all->rows ? piece_of(p->A, p->lda, false, b.m + ROWS, b.k,
-                                                        least(ROWS, all->rows - i - ROWS), b.depth)
-                                             : piece_of(p->A, p->lda, false, all->m, next, b.rows, rest);
+            wanted[0] =
+                i + ROWS < all->rows ? piece_of_a(p, all, i + ROWS, ROWS) : piece_of_a(p, next, 0, ROWS);
         multiply_strip(p, &b, strip, panels, wanted);
     }
 }
 
 void PQ_ISA_NAME(multiply)(const pq_float_product *p, float *scratch) {
-    const size_t depth = p->transpose_a ? DEPTH_TRANSPOSED : DEPTH, rows = p->transpose_a ? BLOCK : p->M;
-    const size_t columns = PANELS / depth / SIDE * SIDE;
     float *strip = scratch + PANELS;
     memset(strip, 0, (ROWS * STRIDE + VL) * sizeof *strip); /* rows beyond M are multiplied, too */
-    for (size_t n = 0; n < p->N; n += columns)
-        for (size_t m = 0; m < p->M; m += rows)
-            for (size_t k = 0; k < p->K; k += depth) {
-                block all = {.m = m, .n = n, .k = k};
-                all.rows = least(rows, p->M - m), all.columns = least(columns, p->N - n);
-                all.depth = least(depth, p->K - k);
-                multiply_depth(p, &all, scratch, strip);
-            }
+    block now = p->M && p->N ? block_at(p, 0, 0, 0) : (block){.depth = 0};
+    for (block next; now.depth; now = next) {
+        next = block_after(p, &now);
+        multiply_panels(p, &now, &next, scratch, strip);
+    }
 }
