@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "kernels/gemm_bf16.h"
 #include "kernels/peak.h"
+#include "ops/ops.h"
 #include "ops/product.h"
 #include "train/bench.h"
 #include "train/bench_rows.h"
@@ -171,7 +172,8 @@ static const struct {
     const char *name;
     size_t outputs, inputs; /* times C; 0: V */
 } layers[] = {{"fc", 4, 1}, {"proj", 1, 4}, {"head", 0, 1}};
-enum { LAYERS = sizeof layers / sizeof *layers, PASSES = sizeof passes / sizeof *passes, LOGITS = 8 << 20 };
+enum { LAYERS = sizeof layers / sizeof *layers, PASSES = sizeof passes / sizeof *passes };
+enum { LOGITS = PQ_HEAD_SLICE_BYTES / (int)sizeof(float) };
 
 /* {tokens, outputs, inputs} */
 static void sizes_of(const pq_bench_shape *shape, size_t layer, size_t *sizes) {
@@ -179,7 +181,7 @@ static void sizes_of(const pq_bench_shape *shape, size_t layer, size_t *sizes) {
     sizes[0] = (size_t)(shape->batch * shape->context);
     sizes[1] = layers[layer].outputs ? layers[layer].outputs * C : V;
     sizes[2] = layers[layer].inputs * C;
-    if (!layers[layer].outputs && sizes[0] > LOGITS / V) sizes[0] = LOGITS / V / 64 * 64;
+    if (!layers[layer].outputs && sizes[0] > LOGITS / V) sizes[0] = LOGITS / V / 16 * 16;
 }
 
 static size_t numbers_of(const size_t *sizes) {

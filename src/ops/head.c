@@ -1,17 +1,22 @@
 /* The tied head with cross-entropy, in slices of rows. The loss is a mean over targets whose number is known
  * before the pass, so the gradient of a slice's logits is known as soon as they are: in training each slice's
  * logits are computed once, turned into their gradient in place, and used up. Logits are fp32; where x is
- * bf16 their gradient is narrowed, and collected over GROUP slices, since each product with it reads and
- * writes all of wte's. */
+ * bf16 their gradient is narrowed in place, too: rows of bf16 that begin where those of floats did. */
+#include <string.h>
+
+#include "base/memory.h"
 #include "ops/ops.h"
 #include "ops/product.h"
 #include "ops/view.h"
 
-enum { X, WTE, SLICE_BYTES = 64 << 20, SLICE_GRAIN = 64, ROW_TILE = 16, GROUP = 2 };
+enum { X, WTE, SLICE_GRAIN = 16, ROW_TILE = 16 };
 
+/* As few slices as their size allows, about alike: each reads all of wte, and changes all of its gradient. */
 static size_t slice_rows(const pq_graph *graph) {
-    size_t rows = SLICE_BYTES / sizeof(float) / graph->vocab / SLICE_GRAIN * SLICE_GRAIN;
-    if (rows < SLICE_GRAIN) rows = SLICE_GRAIN;
+    size_t most = PQ_HEAD_SLICE_BYTES / sizeof(float) / graph->vocab / SLICE_GRAIN * SLICE_GRAIN;
+    if (most < SLICE_GRAIN) most = SLICE_GRAIN;
+    size_t slices = (graph->tokens + most - 1) / most, rows = (graph->tokens + slices - 1) / slices;
+    rows = pq_round_up(rows, SLICE_GRAIN);
     return rows < graph->tokens ? rows : graph->tokens;
 }
 
@@ -19,14 +24,8 @@ typedef struct work {
     const pq_graph *graph;
     pq_tiles tiles;
     size_t first;
-    bool gradient;
-    pq_bf16 *narrow; /* where the slice's gradient goes; NULL: it stays */
+    bool gradient, narrow;
 } work;
-
-/* Behind a slice of logits. */
-static pq_bf16 *narrow_gradients(const pq_graph *graph) {
-    return (pq_bf16 *)(void *)((char *)graph->scratch + pq_op_head_slice_bytes(graph));
-}
 
 static void entropy_rows(const work *w, size_t r, size_t n) {
     const pq_batch *run = w->graph->run;
@@ -43,11 +42,20 @@ static void entropy_rows(const work *w, size_t r, size_t n) {
                                      run->losses + w->first + r, w->gradient, run->loss_scale, n, V);
 }
 
+static void narrow_in_place(const work *w, float *row) {
+    pq_bf16 piece[PQ_PIECE];
+    for (size_t c = 0, n; c < w->graph->vocab; c += n) {
+        n = w->graph->vocab - c < PQ_PIECE ? w->graph->vocab - c : PQ_PIECE;
+        w->graph->kernels->narrow(row + c, piece, n);
+        memcpy((char *)row + c * sizeof *piece, piece, n * sizeof *piece);
+    }
+}
+
 static void entropy_tile(void *context, size_t i) {
     const work *w = context;
     size_t r = pq_tile_first(&w->tiles, i), n = pq_tile_length(&w->tiles, i), V = w->graph->vocab;
     entropy_rows(w, r, n);
-    if (w->narrow) w->graph->kernels->narrow(w->graph->scratch + r * V, w->narrow + r * V, n * V);
+    for (size_t k = r; w->narrow && k < r + n; k++) narrow_in_place(w, w->graph->scratch + k * V);
 }
 
 /* The teacher's logits of `n` rows from row `first`. */
@@ -77,26 +85,26 @@ static void make_logits(const pq_graph *graph, const pq_node *node, size_t first
                               .C = {logits, PQ_F32}});
 }
 
-/* One slice: losses and, with `gradient`, the logits' gradient in their place or in `narrow`. */
-static void run_slice(const pq_graph *graph, const pq_node *node, size_t first, size_t n, bool gradient,
-                      pq_bf16 *narrow) {
-    work w = {.graph = graph, .tiles = pq_tiles_cut(n, ROW_TILE, 1), .first = first};
-    w.gradient = gradient, w.narrow = narrow;
+/* One slice: losses and, with `gradient`, the logits' gradient in their place. */
+static void run_slice(const pq_graph *graph, const pq_node *node, size_t first, size_t n, bool gradient) {
+    work w = {.graph = graph, .tiles = pq_tiles_cut(n, ROW_TILE, 1), .first = first, .gradient = gradient};
+    w.narrow = gradient && graph->tensors[node->inputs[X]].type == PQ_BF16;
     make_logits(graph, node, first, n, graph->scratch);
     if (gradient && graph->run->teacher) teach(graph, first, n);
     pq_parallel_for(w.tiles.count, entropy_tile, &w);
 }
 
 /* What the logits' gradient [n][V] of the rows from row `first` gives. */
-static void use_gradient(const pq_graph *graph, const pq_node *node, size_t first, size_t n,
-                         pq_view dlogits) {
+static void use_gradient(const pq_graph *graph, const pq_node *node, size_t first, size_t n) {
     const pq_tensor *x = &graph->tensors[node->inputs[X]], *wte = &graph->tensors[node->inputs[WTE]];
-    size_t V = graph->vocab, C = wte->columns;
+    const size_t V = graph->vocab, C = wte->columns, stride = V * sizeof(float) / pq_type_bytes(x->type);
+    const pq_view dlogits = {graph->scratch, x->type};
     pq_multiply(&(pq_product){.transpose_a = true,
                               .accumulate = first > 0 || node->accumulate[WTE] || !graph->run->first,
                               .M = V,
                               .N = C,
                               .K = n,
+                              .lda = stride,
                               .A = dlogits,
                               .B = pq_view_from(pq_value_of(x), first * C),
                               .C = pq_gradient_of(wte)});
@@ -104,24 +112,18 @@ static void use_gradient(const pq_graph *graph, const pq_node *node, size_t firs
                               .M = n,
                               .N = C,
                               .K = V,
+                              .lda = stride,
                               .A = dlogits,
                               .B = pq_value_of(wte),
                               .C = pq_view_from(pq_gradient_of(x), first * C)});
 }
 
 static void run(const pq_graph *graph, const pq_node *node, bool gradient) {
-    bool narrow = gradient && graph->tensors[node->inputs[X]].type == PQ_BF16;
-    size_t slice = slice_rows(graph), group = narrow ? GROUP * slice : slice, n;
-    pq_view dlogits = {graph->scratch, PQ_F32};
-    if (narrow) dlogits = (pq_view){narrow_gradients(graph), PQ_BF16};
-    for (size_t first = 0; first < graph->tokens; first += group) {
-        size_t end = graph->tokens - first < group ? graph->tokens : first + group;
-        for (size_t at = first; at < end; at += n) {
-            n = end - at < slice ? end - at : slice;
-            run_slice(graph, node, at, n, gradient,
-                      narrow ? narrow_gradients(graph) + (at - first) * graph->vocab : NULL);
-        }
-        if (gradient) use_gradient(graph, node, first, end - first, dlogits);
+    const size_t slice = slice_rows(graph);
+    for (size_t first = 0; first < graph->tokens; first += slice) {
+        size_t n = graph->tokens - first < slice ? graph->tokens - first : slice;
+        run_slice(graph, node, first, n, gradient);
+        if (gradient) use_gradient(graph, node, first, n);
     }
 }
 
@@ -143,13 +145,6 @@ const pq_tensor *pq_op_head_input(const pq_graph *graph) {
 
 void pq_op_head_logits(const pq_graph *graph, size_t first, size_t count, float *logits) {
     make_logits(graph, &graph->nodes[graph->node_count - 1], first, count, logits);
-}
-
-/* Bytes of a group's narrow gradients; none for fp32. */
-static size_t group_bytes(const pq_graph *graph, int x) {
-    size_t rows = GROUP * slice_rows(graph);
-    if (rows > graph->tokens) rows = graph->tokens;
-    return graph->tensors[x].type == PQ_BF16 ? rows * graph->vocab * sizeof(pq_bf16) : 0;
 }
 
 /* In training; a teacher's logits are not counted. */
@@ -175,6 +170,6 @@ pq_status pq_op_head(pq_graph *graph, int x, int wte, pq_error *err) {
     pq_node node = {.op = &op,
                     .inputs = {x, wte, PQ_NONE, PQ_NONE},
                     .outputs = {PQ_NONE, PQ_NONE, PQ_NONE},
-                    .scratch = pq_op_head_slice_bytes(graph) + group_bytes(graph, x)};
+                    .scratch = pq_op_head_slice_bytes(graph)};
     return pq_graph_add_node(graph, &node, err);
 }

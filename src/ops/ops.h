@@ -36,6 +36,7 @@ pq_status pq_op_int8_affine(pq_graph *graph, int x, size_t site, int *out, pq_er
  * of a large vocabulary are never whole in memory. In training the losses and the gradients come from one
  * product each, in the backward pass. The last node of a graph; its result is batch->losses. */
 pq_status pq_op_head(pq_graph *graph, int x, int wte, pq_error *err);
+enum { PQ_HEAD_SLICE_BYTES = 64 << 20 }; /* at most, where a few rows fit */
 /* Bytes of one slice of logits: what batch->teacher->logits needs. */
 size_t pq_op_head_slice_bytes(const pq_graph *graph);
 /* The input of the head [tokens][columns] after a forward pass: where another graph's teacher->x comes from.

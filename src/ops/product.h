@@ -6,17 +6,18 @@
 #include "kernels/gemm_bf16.h"
 #include "ops/view.h"
 
-/* C[M][N] = op(A)[M][K] op(B)[K][N] (+ C), rows without gaps. A and B are of one type; C is too, or
- * fp32. */
+/* C[M][N] = op(A)[M][K] op(B)[K][N] (+ C), rows without gaps but where lda says otherwise. A and B are of
+ * one type; C is too, or fp32. */
 typedef struct pq_product {
     bool transpose_a, transpose_b, accumulate;
     size_t M, N, K;
+    size_t lda; /* from row to row of what A stores; 0: no gaps */
     pq_view A, B, C;
     const float *bias; /* [N]; NULL: none */
 } pq_product;
 
 static inline void pq_multiply(const pq_product *p) {
-    size_t lda = p->transpose_a ? p->M : p->K, ldb = p->transpose_b ? p->K : p->N;
+    size_t lda = p->lda ? p->lda : p->transpose_a ? p->M : p->K, ldb = p->transpose_b ? p->K : p->N;
     if (p->A.type == PQ_BF16)
         pq_gemm_bf16(&(pq_bf16_product){.transpose_a = p->transpose_a,
                                         .transpose_b = p->transpose_b,

@@ -352,9 +352,9 @@ START_TEST(gelu_linear_in_chunks) {
 }
 END_TEST
 
-/* A vocabulary whose logits come in three slices of up to 256 rows, in bf16 in two groups of them: what all
- * of them give to wte and to x. */
-START_TEST(narrow_head_in_groups) {
+/* A vocabulary whose logits come in three slices, the last one shorter, in bf16 narrowed where they lie: what
+ * all of them give to wte and to x. */
+START_TEST(narrow_head_in_slices) {
     enum { LARGE = 65536, WIDE = 2, ROWS = 5 * 128 + 7 };
     static float weights[(LARGE + ROWS) * WIDE], gradients[2][(LARGE + ROWS) * WIDE];
     static pq_bf16 narrow[(LARGE + ROWS) * WIDE];
@@ -465,7 +465,7 @@ int main(void) {
     tcase_add_loop_test(tc, gradient, 0, 2 * CASES); /* kept, then recomputed */
     tcase_add_loop_test(tc, distilled_gradient, 0, 9);
     tcase_add_loop_test(tc, narrow_gradient, 0, 3 * CASES);
-    tcase_add_test(tc, narrow_head_in_groups);
+    tcase_add_test(tc, narrow_head_in_slices);
     tcase_add_loop_test(tc, gelu_linear_in_chunks, 0, 2);
     tcase_add_test(tc, types_are_checked);
     tcase_add_test(tc, shapes_are_checked);
