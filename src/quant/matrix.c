@@ -20,6 +20,7 @@ typedef struct matrix {
     const pq_draws *draws;
     size_t columns; /* of a fit, as what follows */
     const pq_scale_options *options;
+    pq_scale_limits limits;
     float *fitted;  /* NaN where it failed */
     float *running; /* NULL: not a moving average */
 } matrix;
@@ -137,30 +138,31 @@ static size_t tile_groups(const matrix *m) {
     return m->group < TILE ? TILE / m->group : 1;
 }
 
-/* Importance is one a column: a group inside a row has its part of it, a larger one repeats it. */
+/* Group i of the matrix. Importance is one a column: a group inside a row has its part of it, a larger one
+ * repeats it. */
 static pq_status fit_group(const matrix *m, size_t i, pq_error *err) {
     const float *w = m->w + i * m->group;
     pq_scale_options options = *m->options;
     if (options.importance && m->group < m->columns) options.importance += i * m->group % m->columns;
     options.period = m->columns;
-    return m->running
-               ? pq_scale_follow(m->codebook, &options, w, m->group, &m->running[i], &m->fitted[i], err)
-               : pq_scale_fit(m->codebook, &options, w, m->group, &m->fitted[i], err);
+    return pq_scale_follow(m->codebook, &options, &m->limits, w, m->group, m->running ? &m->running[i] : NULL,
+                           &m->fitted[i], err);
 }
 
 static void fit_tile(void *context, size_t index) {
     const matrix *m = context;
-    size_t groups = m->count / m->group, first = index * tile_groups(m), end = first + tile_groups(m);
-    for (size_t i = first; i < end && i < groups; i++)
+    size_t all = (m->first + m->count) / m->group, first = m->first / m->group + index * tile_groups(m);
+    for (size_t i = first; i < first + tile_groups(m) && i < all; i++)
         if (fit_group(m, i, NULL) != PQ_OK) m->fitted[i] = NAN;
 }
 
 static pq_status fit_groups(matrix *m, pq_error *err) {
     if (m->count == 0) return PQ_OK;
-    size_t groups = m->count / m->group;
+    size_t groups = m->count / m->group, first = m->first / m->group;
+    PQ_TRY(pq_scale_limits_of(m->codebook, m->options, &m->limits, err));
     pq_kernels_get();
     pq_parallel_for((groups + tile_groups(m) - 1) / tile_groups(m), fit_tile, m);
-    for (size_t i = 0; i < groups; i++) {
+    for (size_t i = first; i < first + groups; i++) {
         if (!isnan(m->fitted[i])) continue;
         pq_status status = fit_group(m, i, err);
         return pq_prefix(err, status, "row %zu", i * m->group / m->columns);
@@ -171,6 +173,20 @@ static pq_status fit_groups(matrix *m, pq_error *err) {
 pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
                         size_t rows, size_t columns, size_t group, float *scales, pq_error *err) {
     return pq_matrix_follow(codebook, options, w, rows, columns, group, NULL, scales, err);
+}
+
+pq_status pq_matrix_fit_part(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                             size_t first, size_t n, size_t columns, size_t group, float *scales,
+                             pq_error *err) {
+    matrix m = {.codebook = codebook,
+                .w = w,
+                .first = first,
+                .count = n,
+                .group = group,
+                .columns = columns,
+                .options = options,
+                .fitted = scales};
+    return fit_groups(&m, err);
 }
 
 pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,

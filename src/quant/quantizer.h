@@ -102,11 +102,20 @@ typedef struct pq_scale_options {
 } pq_scale_options;
 pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w, size_t n,
                        float *scale, pq_error *err);
-/* The moving average of the largest magnitude, as the released code has it: *running becomes running + 0.01
- * (absmax - running), or absmax where it is NaN, and *scale is what absmax gives for it. options->method is
- * not read. Errors as above; *running is then as it was. */
-pq_status pq_scale_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                          size_t n, float *running, float *scale, pq_error *err);
+/* The least and the greatest scale of the grid that a fit may give: the largest level stays finite, and no
+ * scale is below options->least. PQ_ERR_USAGE where there is none. */
+typedef struct pq_scale_limits {
+    float least, greatest;
+} pq_scale_limits;
+pq_status pq_scale_limits_of(const pq_codebook *codebook, const pq_scale_options *options,
+                             pq_scale_limits *out, pq_error *err);
+/* A fit within limits that are known, for many groups. With `running` (may be NULL) by the moving average of
+ * the largest magnitude, as the released code has it: *running becomes running + 0.01 (absmax - running), or
+ * absmax where it is NaN, and *scale is what absmax gives for it; options->method is then not read. Errors as
+ * above; *running is then as it was. */
+pq_status pq_scale_follow(const pq_codebook *codebook, const pq_scale_options *options,
+                          const pq_scale_limits *limits, const float *w, size_t n, float *running,
+                          float *scale, pq_error *err);
 float pq_scale_to_grid(float scale,
                        pq_scale_grid grid); /* nearest, half to even, never 0 for positive input */
 
@@ -133,6 +142,10 @@ void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w,
 size_t pq_scale_count(size_t rows, size_t columns, size_t group);
 pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
                         size_t rows, size_t columns, size_t group, float *scales, pq_error *err);
+/* Of the groups that the weights [first, first + n) are. */
+pq_status pq_matrix_fit_part(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                             size_t first, size_t n, size_t columns, size_t group, float *scales,
+                             pq_error *err);
 /* running[pq_scale_count] */
 pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
                            size_t rows, size_t columns, size_t group, float *running, float *scales,

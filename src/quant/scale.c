@@ -70,10 +70,10 @@ typedef struct fit {
         double s[3];
         uint32_t largest;
     } * partial, one;
-    float *running;        /* NULL: not a moving average */
-    float scale;           /* being tried */
-    float least, greatest; /* both on the grid */
-    double apart;          /* the best are kept where no better one is within this ratio */
+    float *running; /* NULL: not a moving average */
+    float scale;    /* being tried */
+    pq_scale_limits limits;
+    double apart; /* the best are kept where no better one is within this ratio */
 } fit;
 
 static size_t tile_length(const fit *f, size_t tile) {
@@ -112,10 +112,15 @@ static void error_tile(void *context, size_t tile) {
                                       tile_length(f, tile));
 }
 
+/* Otherwise by the largest magnitude, and the others do not count. */
+static bool by_error(const fit *f) {
+    return !f->running && (f->options->method == PQ_SCALE_MSE || f->options->method == PQ_SCALE_LEARNED);
+}
+
 static void magnitude_tile(void *context, size_t tile) {
     fit *f = context;
-    pq_kernels_get()->magnitudes(f->w + tile * TILE, &f->partial[tile].largest, f->partial[tile].s,
-                                 tile_length(f, tile));
+    double *sum = by_error(f) ? f->partial[tile].s : NULL;
+    pq_kernels_get()->magnitudes(f->w + tile * TILE, &f->partial[tile].largest, sum, tile_length(f, tile));
 }
 
 /* A scale on the grid with its squared error. Errors that are undefined lose every comparison. */
@@ -127,10 +132,10 @@ typedef struct candidate {
 
 /* On the grid, between the least and the greatest scale. */
 static float place(const fit *f, double scale) {
-    if (!(scale > (double)f->least)) return f->least;
-    if (scale >= (double)f->greatest) return f->greatest;
+    if (!(scale > (double)f->limits.least)) return f->limits.least;
+    if (scale >= (double)f->limits.greatest) return f->limits.greatest;
     float s = pq_scale_to_grid((float)scale, f->options->grid);
-    return s < f->least ? f->least : s > f->greatest ? f->greatest : s;
+    return s < f->limits.least ? f->limits.least : s > f->limits.greatest ? f->limits.greatest : s;
 }
 
 /* Try the scale of the grid next to `scale`, and put it among the best, which are sorted. */
@@ -267,10 +272,6 @@ static float end_of(fit *f, float absmax) {
     return end > 0 ? end : absmax;
 }
 
-static bool by_error(const fit *f) {
-    return !f->running && (f->options->method == PQ_SCALE_MSE || f->options->method == PQ_SCALE_LEARNED);
-}
-
 static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
     uint32_t largest = 0;
     double sum = 0;
@@ -291,39 +292,46 @@ static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
     if (!by_error(f))
         *scale = place(f, (double)f->codebook->type->absmax_scale(f->codebook, end_of(f, absmax)));
     else
-        *scale = absmax == 0 ? f->least : least_error_scale(f, (double)absmax, mean);
+        *scale = absmax == 0 ? f->limits.least : least_error_scale(f, (double)absmax, mean);
+    return PQ_OK;
+}
+
+pq_status pq_scale_limits_of(const pq_codebook *codebook, const pq_scale_options *options,
+                             pq_scale_limits *out, pq_error *err) {
+    const pq_scale_grid grid = options->grid;
+    const double most = (double)FLT_MAX / pq_codebook_largest(codebook);
+    const float least = options->least > LEAST ? options->least : LEAST;
+    out->greatest = pq_scale_to_grid((float)most, grid);
+    while ((double)out->greatest > most) out->greatest = next_on_grid(out->greatest, grid, false);
+    if (!((double)least <= (double)out->greatest))
+        return PQ_FAIL(err, PQ_ERR_USAGE, "scale_eps: expected at most %g for this codebook, found %g",
+                       (double)out->greatest, (double)options->least);
+    out->least = pq_scale_to_grid(least, grid);
+    if (out->least < least) out->least = next_on_grid(out->least, grid, true);
+    if (out->least > out->greatest) out->least = out->greatest;
     return PQ_OK;
 }
 
 pq_status pq_scale_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w, size_t n,
                        float *scale, pq_error *err) {
-    return pq_scale_follow(codebook, options, w, n, NULL, scale, err);
+    pq_scale_limits limits;
+    PQ_TRY(pq_scale_limits_of(codebook, options, &limits, err));
+    return pq_scale_follow(codebook, options, &limits, w, n, NULL, scale, err);
 }
 
-/* With running NULL as options->method says. */
-pq_status pq_scale_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                          size_t n, float *running, float *scale, pq_error *err) {
+pq_status pq_scale_follow(const pq_codebook *codebook, const pq_scale_options *options,
+                          const pq_scale_limits *limits, const float *w, size_t n, float *running,
+                          float *scale, pq_error *err) {
     fit f = {.codebook = codebook,
              .options = options,
+             .limits = *limits,
              .w = w,
              .n = n,
              .tiles = (n + TILE - 1) / TILE,
              .running = running};
-    pq_scale_grid grid = options->grid;
     f.partial = &f.one;
     if (by_error(&f)) f.importance = options->importance;
     f.period = options->period ? options->period : n;
-    /* The largest level must stay finite, and the least scale must not fall below what was asked for. */
-    double largest = pq_codebook_largest(codebook), most = (double)FLT_MAX / largest;
-    f.greatest = pq_scale_to_grid((float)most, grid);
-    while ((double)f.greatest > most) f.greatest = next_on_grid(f.greatest, grid, false);
-    float least = options->least > LEAST ? options->least : LEAST;
-    if (!((double)least <= (double)f.greatest))
-        return PQ_FAIL(err, PQ_ERR_USAGE, "scale_eps: expected at most %g for this codebook, found %g",
-                       (double)f.greatest, (double)options->least);
-    f.least = pq_scale_to_grid(least, grid);
-    if (f.least < least) f.least = next_on_grid(f.least, grid, true);
-    if (f.least > f.greatest) f.least = f.greatest;
     if (f.tiles > 1) PQ_TRY(pq_calloc(f.tiles, sizeof *f.partial, "sums of a scale fit", &f.partial, err));
     pq_status status = fit_scale(&f, scale, err);
     if (f.tiles > 1) free(f.partial);

@@ -343,11 +343,13 @@ START_TEST(moving_average) {
     double expected = 8;
     pq_codebook b;
     pq_scale_options options = {.method = PQ_SCALE_EMA_ABSMAX, .grid = PQ_GRID_FP32};
+    pq_scale_limits limits;
     ck_assert_int_eq(pq_codebook_init(&b, "pot", 7, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    ck_assert_int_eq(pq_scale_limits_of(&b, &options, &limits, NULL), PQ_OK);
     for (int i = 0; i < 50; i++) {
         w[5] = i == 0 ? -8.0f : 2.0f, w[40] = 1;
         if (i > 0) expected += 0.01 * (2 - expected);
-        ck_assert_int_eq(pq_scale_follow(&b, &options, w, N, &running, &scale, NULL), PQ_OK);
+        ck_assert_int_eq(pq_scale_follow(&b, &options, &limits, w, N, &running, &scale, NULL), PQ_OK);
         ck_assert(fabs((double)running - expected) < 1e-5 && (double)scale == (double)running / 4);
         pq_threads_set(1 + i % 2);
         ck_assert_int_eq(pq_matrix_follow(&b, &options, w, 2, 32, 32, each, scales, NULL), PQ_OK);
@@ -357,8 +359,36 @@ START_TEST(moving_average) {
     ck_assert_int_eq(pq_scale_fit(&b, &options, w, N, &scale, NULL), PQ_OK);
     ck_assert_float_eq(scale, 0.5f); /* alone: as absmax */
     w[7] = NAN;
-    ck_assert_int_eq(pq_scale_follow(&b, &options, w, N, &running, &scale, NULL), PQ_ERR_USAGE);
+    ck_assert_int_eq(pq_scale_follow(&b, &options, &limits, w, N, &running, &scale, NULL), PQ_ERR_USAGE);
     ck_assert_float_eq(running, before);
+}
+END_TEST
+
+/* Parts of a matrix, fitted one after the other, get what the whole gets, and leave all other scales alone.
+ */
+START_TEST(parts) {
+    enum { ROWS = 6, COLUMNS = 48, ALL = ROWS * COLUMNS };
+    static const size_t groups[] = {8, 16, 48, 96}; /* in a row, a row, two rows */
+    static const pq_scale_method methods[] = {PQ_SCALE_ABSMAX, PQ_SCALE_MSE};
+    float w[ALL], weight[COLUMNS], whole[ALL], part[ALL];
+    pq_codebook b;
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 7, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    for (int i = 0; i < ALL; i++) w[i] = (float)(sin(0.9 * i) * (1 + i % 11));
+    for (int i = 0; i < COLUMNS; i++) weight[i] = (float)(i % 5);
+    for (size_t k = 0; k < 4; k++)
+        for (size_t m = 0; m < 2; m++) {
+            pq_scale_options options = {.method = methods[m], .importance = weight};
+            const size_t group = groups[k], scales = ALL / group, first = ALL / 3 / group * group;
+            for (size_t i = 0; i < scales; i++) part[i] = -7;
+            ck_assert_int_eq(pq_matrix_fit(&b, &options, w, ROWS, COLUMNS, group, whole, NULL), PQ_OK);
+            ck_assert_int_eq(
+                pq_matrix_fit_part(&b, &options, w, first, ALL - first, COLUMNS, group, part, NULL), PQ_OK);
+            for (size_t i = 0; i < scales; i++)
+                ck_assert_float_eq(part[i], i < first / group ? -7 : whole[i]);
+            ck_assert_int_eq(pq_matrix_fit_part(&b, &options, w, 0, first, COLUMNS, group, part, NULL),
+                             PQ_OK);
+            ck_assert_mem_eq(part, whole, scales * sizeof *part);
+        }
 }
 END_TEST
 
@@ -386,6 +416,7 @@ int main(void) {
     tcase_add_test(all, absmax);
     tcase_add_test(all, percentile);
     tcase_add_test(all, moving_average);
+    tcase_add_test(all, parts);
     tcase_add_test(all, learned_start);
     suite_add_tcase(suite, all);
     return run_suite(suite);

@@ -67,12 +67,12 @@ static void refit_begin(pq_qat *qat, void *self) {
 }
 
 static void refit_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
-    const float *w = qat->model->weights + qat->model->params.list[index].offset;
+    const pq_param *p = &qat->model->params.list[index];
     const pq_param_quant *q = &qat->model->quant[index];
     (void)shown;
-    if (self || !refit_due(qat) || q->group > PQ_SHOWN_TILE) return;
-    for (size_t i = first; i < first + n; i += q->group)
-        pq_scale_fit(&q->codebook, &qat->scale, w + i, q->group, &q->scales[i / q->group], NULL);
+    if (!self && refit_due(qat) && q->group <= PQ_SHOWN_TILE)
+        pq_matrix_fit_part(&q->codebook, &qat->scale, qat->model->weights + p->offset, first, n, p->columns,
+                           q->group, q->scales, NULL);
 }
 
 const pq_method pq_method_refit = {.name = "refit",

@@ -115,7 +115,7 @@ void pq_magnitudes_ref(const float *x, uint32_t *largest, double *sum, size_t n)
         total += (double)fabsf(x[i]);
     }
     *largest = most;
-    *sum = total;
+    if (sum) *sum = total;
 }
 
 void pq_mask_range_ref(const float *x, float low, float high, float *y, size_t n) {

@@ -158,27 +158,24 @@ void PQ_ISA_NAME(weighted_error)(const float *x, const float *value, const float
     }
 }
 
+ALWAYS_INLINE vi magnitudes_chunk(vi most, const float *x, double *sum, size_t n) {
+    vf total = v_zero();
+    for (size_t i = 0; i < n; i += VL) {
+        vf a = v_abs(v_load_left(x + i, n - i));
+        most = v_imax(most, v_bits(a));
+        if (sum) total = v_add(total, a);
+    }
+    if (sum) *sum += (double)v_sum(total);
+    return most;
+}
+
 void PQ_ISA_NAME(magnitudes)(const float *x, uint32_t *largest, double *sum, size_t n) {
     vi most = v_iset(0);
-    *sum = 0;
-    for (size_t first = 0; first < n; first += CHUNK) {
-        vf total = v_zero();
-        size_t end = n - first < CHUNK ? n : first + CHUNK;
-        for (size_t i = first; i < end; i += VL) {
-            vf a = v_abs(v_load_left(x + i, end - i));
-            most = v_imax(most, v_bits(a));
-            total = v_add(total, a);
-        }
-        *sum += (double)v_sum(total);
-    }
-    float lanes[VL];
-    v_store(lanes, v_from_bits(most));
-    *largest = 0;
-    for (size_t i = 0; i < VL; i++) {
-        uint32_t bits;
-        memcpy(&bits, &lanes[i], sizeof bits);
-        if (bits > *largest) *largest = bits;
-    }
+    if (!sum) most = magnitudes_chunk(most, x, NULL, n);
+    if (sum) *sum = 0;
+    for (size_t i = 0; sum && i < n; i += CHUNK)
+        most = magnitudes_chunk(most, x + i, sum, n - i < CHUNK ? n - i : CHUNK);
+    *largest = (uint32_t)v_ilargest(most);
 }
 
 void PQ_ISA_NAME(mask_range)(const float *x, float low, float high, float *y, size_t n) {

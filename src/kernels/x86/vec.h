@@ -116,6 +116,9 @@ ALWAYS_INLINE vi v_imax(vi a, vi b) {
 ALWAYS_INLINE vi v_imin(vi a, vi b) {
     return _mm512_min_epi32(a, b);
 }
+ALWAYS_INLINE int32_t v_ilargest(vi a) {
+    return _mm512_reduce_max_epi32(a);
+}
 ALWAYS_INLINE vm v_iless(vi a, vi b) {
     return _mm512_cmplt_epi32_mask(a, b);
 } /* signed */
@@ -269,6 +272,11 @@ ALWAYS_INLINE vi v_imax(vi a, vi b) {
 }
 ALWAYS_INLINE vi v_imin(vi a, vi b) {
     return _mm256_min_epi32(a, b);
+}
+ALWAYS_INLINE int32_t v_ilargest(vi a) {
+    __m128i c = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    c = _mm_max_epi32(c, _mm_shuffle_epi32(c, 0x4E));
+    return _mm_cvtsi128_si32(_mm_max_epi32(c, _mm_shuffle_epi32(c, 0xB1)));
 }
 ALWAYS_INLINE vm v_iless(vi a, vi b) {
     return _mm256_cmpgt_epi32(b, a);
