@@ -1,7 +1,8 @@
 /* Owns the loops over whole matrices: tiles of fixed size over the threads, so that nothing depends on how
  * many run. A matrix is a flat array here: since a group divides a row or is a number of whole rows, weight i
  * has scale i / group. */
-#include <math.h>
+#include <stdatomic.h>
+#include <stdint.h>
 
 #include "base/threads.h"
 #include "kernels/kernels.h"
@@ -17,12 +18,13 @@ typedef struct matrix {
     float *out; /* of that part: values, or the gradient */
     uint8_t *codes;
     pq_gradient kind;
-    const pq_draws *draws;
-    size_t columns; /* of a fit, as what follows */
+    const pq_draws *draws; /* NULL: the nearest value */
+    size_t columns;        /* of a fit, as what follows */
     const pq_scale_options *options;
     pq_scale_limits limits;
-    float *fitted;  /* NaN where it failed */
-    float *running; /* NULL: not a moving average */
+    float *fitted;
+    float *running;        /* NULL: not a moving average */
+    _Atomic size_t failed; /* the first group that has no fit */
 } matrix;
 
 size_t pq_scale_count(size_t rows, size_t columns, size_t group) {
@@ -47,7 +49,12 @@ static void over_tiles(matrix *m, void (*tile)(void *context, size_t index)) {
 }
 
 static void fake_stretch(const matrix *m, size_t first, size_t n) {
-    pq_fake_quantize(m->codebook, m->w + first, m->scales[first / m->group], m->out + (first - m->first), n);
+    const float *w = m->w + first, scale = m->scales[first / m->group];
+    float *out = m->out + (first - m->first);
+    if (m->draws)
+        pq_fake_quantize_stochastic(m->codebook, w, scale, m->draws, first, out, n);
+    else
+        pq_fake_quantize(m->codebook, w, scale, out, n);
 }
 
 static void fake_tile(void *context, size_t index) {
@@ -55,34 +62,7 @@ static void fake_tile(void *context, size_t index) {
 }
 
 void pq_matrix_fake_quantize_part(const pq_codebook *codebook, const float *w, size_t first, size_t n,
-                                  size_t group, const float *scales, float *out) {
-    matrix m = {.codebook = codebook,
-                .w = w,
-                .first = first,
-                .count = n,
-                .group = group,
-                .scales = scales,
-                .out = out};
-    over_tiles(&m, fake_tile);
-}
-
-void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
-                             size_t group, const float *scales, float *out) {
-    pq_matrix_fake_quantize_part(codebook, w, 0, rows * columns, group, scales, out);
-}
-
-static void stochastic_stretch(const matrix *m, size_t first, size_t n) {
-    pq_fake_quantize_stochastic(m->codebook, m->w + first, m->scales[first / m->group], m->draws, first,
-                                m->out + (first - m->first), n);
-}
-
-static void stochastic_tile(void *context, size_t index) {
-    for_stretches(context, index, stochastic_stretch);
-}
-
-void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t first, size_t n,
-                                        size_t group, const float *scales, const pq_draws *draws,
-                                        float *out) {
+                                  size_t group, const float *scales, const pq_draws *draws, float *out) {
     matrix m = {.codebook = codebook,
                 .w = w,
                 .first = first,
@@ -91,7 +71,12 @@ void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float
                 .scales = scales,
                 .draws = draws,
                 .out = out};
-    over_tiles(&m, stochastic_tile);
+    over_tiles(&m, fake_tile);
+}
+
+void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
+                             size_t group, const float *scales, float *out) {
+    pq_matrix_fake_quantize_part(codebook, w, 0, rows * columns, group, scales, NULL, out);
 }
 
 static void surrogate_stretch(const matrix *m, size_t first, size_t n) {
@@ -150,34 +135,18 @@ static pq_status fit_group(const matrix *m, size_t i, pq_error *err) {
 }
 
 static void fit_tile(void *context, size_t index) {
-    const matrix *m = context;
+    matrix *m = context;
     size_t all = (m->first + m->count) / m->group, first = m->first / m->group + index * tile_groups(m);
-    for (size_t i = first; i < first + tile_groups(m) && i < all; i++)
-        if (fit_group(m, i, NULL) != PQ_OK) m->fitted[i] = NAN;
-}
-
-static pq_status fit_groups(matrix *m, pq_error *err) {
-    if (m->count == 0) return PQ_OK;
-    size_t groups = m->count / m->group, first = m->first / m->group;
-    PQ_TRY(pq_scale_limits_of(m->codebook, m->options, &m->limits, err));
-    pq_kernels_get();
-    pq_parallel_for((groups + tile_groups(m) - 1) / tile_groups(m), fit_tile, m);
-    for (size_t i = first; i < first + groups; i++) {
-        if (!isnan(m->fitted[i])) continue;
-        pq_status status = fit_group(m, i, err);
-        return pq_prefix(err, status, "row %zu", i * m->group / m->columns);
+    for (size_t i = first; i < first + tile_groups(m) && i < all; i++) {
+        if (fit_group(m, i, NULL) == PQ_OK) continue;
+        size_t failed = m->failed;
+        while (i < failed && !atomic_compare_exchange_weak(&m->failed, &failed, i)) continue;
     }
-    return PQ_OK;
-}
-
-pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                        size_t rows, size_t columns, size_t group, float *scales, pq_error *err) {
-    return pq_matrix_follow(codebook, options, w, rows, columns, group, NULL, scales, err);
 }
 
 pq_status pq_matrix_fit_part(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                             size_t first, size_t n, size_t columns, size_t group, float *scales,
-                             pq_error *err) {
+                             size_t first, size_t n, size_t columns, size_t group, float *running,
+                             float *scales, pq_error *err) {
     matrix m = {.codebook = codebook,
                 .w = w,
                 .first = first,
@@ -185,20 +154,19 @@ pq_status pq_matrix_fit_part(const pq_codebook *codebook, const pq_scale_options
                 .group = group,
                 .columns = columns,
                 .options = options,
-                .fitted = scales};
-    return fit_groups(&m, err);
+                .running = running,
+                .fitted = scales,
+                .failed = SIZE_MAX};
+    if (n == 0) return PQ_OK;
+    PQ_TRY(pq_scale_limits_of(codebook, options, &m.limits, err));
+    pq_kernels_get();
+    pq_parallel_for((n / group + tile_groups(&m) - 1) / tile_groups(&m), fit_tile, &m);
+    if (m.failed == SIZE_MAX) return PQ_OK;
+    pq_status status = fit_group(&m, m.failed, err);
+    return pq_prefix(err, status, "row %zu", m.failed * group / columns);
 }
 
-pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                           size_t rows, size_t columns, size_t group, float *running, float *scales,
-                           pq_error *err) {
-    matrix m = {.codebook = codebook,
-                .w = w,
-                .count = rows * columns,
-                .group = group,
-                .columns = columns,
-                .options = options,
-                .fitted = scales,
-                .running = running};
-    return fit_groups(&m, err);
+pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
+                        size_t rows, size_t columns, size_t group, float *scales, pq_error *err) {
+    return pq_matrix_fit_part(codebook, options, w, 0, rows * columns, columns, group, NULL, scales, err);
 }

@@ -142,21 +142,17 @@ void pq_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w,
 size_t pq_scale_count(size_t rows, size_t columns, size_t group);
 pq_status pq_matrix_fit(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
                         size_t rows, size_t columns, size_t group, float *scales, pq_error *err);
-/* Of the groups that the weights [first, first + n) are. */
+/* Of the groups that n weights from element `first` of w on are; with running[pq_scale_count] (may be NULL)
+ * by moving averages, as pq_scale_follow has it. A group without a fit keeps its scale; the error is that of
+ * the first one. */
 pq_status pq_matrix_fit_part(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                             size_t first, size_t n, size_t columns, size_t group, float *scales,
-                             pq_error *err);
-/* running[pq_scale_count] */
-pq_status pq_matrix_follow(const pq_codebook *codebook, const pq_scale_options *options, const float *w,
-                           size_t rows, size_t columns, size_t group, float *running, float *scales,
-                           pq_error *err);
+                             size_t first, size_t n, size_t columns, size_t group, float *running,
+                             float *scales, pq_error *err);
 void pq_matrix_fake_quantize(const pq_codebook *codebook, const float *w, size_t rows, size_t columns,
                              size_t group, const float *scales, float *out);
-/* out[n]: n weights from element `first` of w on. */
+/* out[n]: n weights from element `first` of w on; stochastic with `draws`, NULL: the nearest value. */
 void pq_matrix_fake_quantize_part(const pq_codebook *codebook, const float *w, size_t first, size_t n,
-                                  size_t group, const float *scales, float *out);
-void pq_matrix_fake_quantize_stochastic(const pq_codebook *codebook, const float *w, size_t first, size_t n,
-                                        size_t group, const float *scales, const pq_draws *draws, float *out);
+                                  size_t group, const float *scales, const pq_draws *draws, float *out);
 void pq_matrix_surrogate(const pq_codebook *codebook, pq_gradient kind, const float *w, size_t rows,
                          size_t columns, size_t group, const float *scales, float *gradient);
 /* codes[rows][columns] */

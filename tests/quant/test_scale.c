@@ -352,7 +352,7 @@ START_TEST(moving_average) {
         ck_assert_int_eq(pq_scale_follow(&b, &options, &limits, w, N, &running, &scale, NULL), PQ_OK);
         ck_assert(fabs((double)running - expected) < 1e-5 && (double)scale == (double)running / 4);
         pq_threads_set(1 + i % 2);
-        ck_assert_int_eq(pq_matrix_follow(&b, &options, w, 2, 32, 32, each, scales, NULL), PQ_OK);
+        ck_assert_int_eq(pq_matrix_fit_part(&b, &options, w, 0, N, 32, 32, each, scales, NULL), PQ_OK);
         ck_assert(each[0] == running && scales[0] == scale && each[1] == 1 && scales[1] == 0.25f);
     }
     float before = running;
@@ -382,13 +382,38 @@ START_TEST(parts) {
             for (size_t i = 0; i < scales; i++) part[i] = -7;
             ck_assert_int_eq(pq_matrix_fit(&b, &options, w, ROWS, COLUMNS, group, whole, NULL), PQ_OK);
             ck_assert_int_eq(
-                pq_matrix_fit_part(&b, &options, w, first, ALL - first, COLUMNS, group, part, NULL), PQ_OK);
+                pq_matrix_fit_part(&b, &options, w, first, ALL - first, COLUMNS, group, NULL, part, NULL),
+                PQ_OK);
             for (size_t i = 0; i < scales; i++)
                 ck_assert_float_eq(part[i], i < first / group ? -7 : whole[i]);
-            ck_assert_int_eq(pq_matrix_fit_part(&b, &options, w, 0, first, COLUMNS, group, part, NULL),
+            ck_assert_int_eq(pq_matrix_fit_part(&b, &options, w, 0, first, COLUMNS, group, NULL, part, NULL),
                              PQ_OK);
             ck_assert_mem_eq(part, whole, scales * sizeof *part);
         }
+}
+END_TEST
+
+/* Groups that can't be fitted keep their scales; the error names the row of the first one, on any number of
+ * threads. */
+START_TEST(failing_groups) {
+    enum { ROWS = 2000, COLUMNS = 24, GROUP = 8, SCALES = ROWS * COLUMNS / GROUP };
+    static float w[ROWS * COLUMNS], scales[SCALES];
+    pq_codebook b;
+    pq_error err;
+    pq_scale_options options = {.method = PQ_SCALE_ABSMAX};
+    ck_assert_int_eq(pq_codebook_init(&b, "pot", 7, NULL, PQ_ROUND_NEAREST, NULL), PQ_OK);
+    for (size_t threads = 1; threads <= 3; threads++) {
+        pq_threads_set((int)threads);
+        for (int i = 0; i < ROWS * COLUMNS; i++) w[i] = 4;
+        for (int i = 0; i < SCALES; i++) scales[i] = -7;
+        w[1999 * COLUMNS] = INFINITY, w[733 * COLUMNS + GROUP] = NAN, w[1200 * COLUMNS] = NAN;
+        ck_assert_int_eq(pq_matrix_fit(&b, &options, w, ROWS, COLUMNS, GROUP, scales, &err), PQ_ERR_USAGE);
+        ck_assert_msg(strncmp(err.message, "row 733: weights must be finite", 31) == 0, "%s", err.message);
+        for (size_t i = 0; i < SCALES; i++) {
+            bool fits = i != 1999 * 3 && i != 733 * 3 + 1 && i != 1200 * 3;
+            ck_assert_float_eq(scales[i], fits ? 1.0f : -7.0f);
+        }
+    }
 }
 END_TEST
 
@@ -417,6 +442,7 @@ int main(void) {
     tcase_add_test(all, percentile);
     tcase_add_test(all, moving_average);
     tcase_add_test(all, parts);
+    tcase_add_test(all, failing_groups);
     tcase_add_test(all, learned_start);
     suite_add_tcase(suite, all);
     return run_suite(suite);

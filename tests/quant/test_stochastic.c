@@ -94,9 +94,9 @@ START_TEST(places) {
     for (size_t r = 0; r < R; r++) scales[r] = 0.25f;
     pq_draws draws = {.seed = 7, .iter = 11, .tensor = 5};
     pq_threads_set(2);
-    pq_matrix_fake_quantize_stochastic(&b, w, 0, N, C, scales, &draws, whole);
+    pq_matrix_fake_quantize_part(&b, w, 0, N, C, scales, &draws, whole);
     pq_threads_set(1);
-    pq_matrix_fake_quantize_stochastic(&b, w, 0, N, N, scales, &draws, part);
+    pq_matrix_fake_quantize_part(&b, w, 0, N, N, scales, &draws, part);
     ck_assert_mem_eq(whole, part, sizeof whole);
     for (size_t first = 0, n; first < N; first += n) {
         n = 1 + first * 7 % 61;
@@ -108,7 +108,7 @@ START_TEST(places) {
     for (int k = 0; k < 3; k++) {
         pq_draws others[] = {{8, 11, 5}, {7, 12, 5}, {7, 11, 6}};
         size_t same = 0;
-        pq_matrix_fake_quantize_stochastic(&b, w, 0, N, N, scales, &others[k], part);
+        pq_matrix_fake_quantize_part(&b, w, 0, N, N, scales, &others[k], part);
         for (size_t i = 0; i < N; i++) same += whole[i] == part[i];
         ck_assert(same < N - N / 20);
     }

@@ -12,7 +12,7 @@ static void hard_forward(pq_qat *qat, void *self, size_t index, size_t first, si
     const float *w = qat->model->weights + qat->model->params.list[index].offset;
     const pq_param_quant *q = &qat->model->quant[index];
     (void)self;
-    pq_matrix_fake_quantize_part(&q->codebook, w, first, n, q->group, q->scales, shown);
+    pq_matrix_fake_quantize_part(&q->codebook, w, first, n, q->group, q->scales, NULL, shown);
 }
 
 const pq_method pq_method_hard = {.name = "hard", .wanted = quantizes, .forward = hard_forward};
@@ -29,7 +29,7 @@ static void stochastic_forward(pq_qat *qat, void *self, size_t index, size_t fir
     pq_draws draws = {
         .seed = (uint64_t)qat->config->train.seed, .iter = (uint64_t)qat->iter, .tensor = (uint32_t)index};
     (void)self;
-    pq_matrix_fake_quantize_stochastic(&q->codebook, w, first, n, q->group, q->scales, &draws, shown);
+    pq_matrix_fake_quantize_part(&q->codebook, w, first, n, q->group, q->scales, &draws, shown);
 }
 
 const pq_method pq_method_stochastic = {

@@ -21,18 +21,16 @@ static bool refit_wanted(const pq_config *config) {
     return config->quant.refit > 0 && config->quant.quantizer[0] != 'n';
 }
 
-/* `self`, for ema-absmax alone: the moving averages of the largest magnitudes, one a scale of all matrices.
- */
-static pq_status follow_all(pq_qat *qat, float *running, pq_error *err) {
-    const pq_model *model = qat->model;
-    for (size_t i = 0; i < model->params.count; i++) {
-        const pq_param *p = &model->params.list[i];
-        const pq_param_quant *q = &model->quant[i];
-        if (!q->quantized) continue;
-        PQ_TRY(pq_matrix_follow(&q->codebook, &qat->scale, model->weights + p->offset, p->rows, p->columns,
-                                q->group, running + first_scale(model, i), q->scales, err));
-    }
-    return PQ_OK;
+/* Weights [first, first + n) of a matrix. `self`, for ema-absmax alone: the moving averages of the largest
+ * magnitudes, one a scale of all matrices. Weights that an update left finite always fit; a scale stays as it
+ * is otherwise. */
+static pq_status refit(const pq_qat *qat, void *self, size_t index, size_t first, size_t n, pq_error *err) {
+    const pq_param *p = &qat->model->params.list[index];
+    const pq_param_quant *q = &qat->model->quant[index];
+    float *running = self;
+    if (running) running += first_scale(qat->model, index);
+    return pq_matrix_fit_part(&q->codebook, &qat->scale, qat->model->weights + p->offset, first, n,
+                              p->columns, q->group, running, q->scales, err);
 }
 
 static pq_status refit_create(pq_qat *qat, void **self, pq_error *err) {
@@ -42,37 +40,27 @@ static pq_status refit_create(pq_qat *qat, void **self, pq_error *err) {
     PQ_TRY(pq_qat_array(qat, "refit.running", PQ_ARRAY_F32, count, NULL, &running, err));
     *self = running;
     for (size_t i = 0; i < count; i++) ((float *)running)[i] = NAN; /* the first fit sets it */
-    return follow_all(qat, running, err);
+    for (size_t i = 0; i < qat->model->params.count; i++)
+        if (qat->model->quant[i].quantized)
+            PQ_TRY(refit(qat, running, i, 0, qat->model->params.list[i].count, err));
+    return PQ_OK;
 }
 
 static bool refit_due(const pq_qat *qat) {
     return qat->iter % qat->config->quant.refit == 0;
 }
 
-/* Weights that an update left finite always fit; the scales stay as they are otherwise. Groups that lie
- * within a tile wait until it is in the cache. */
+/* Groups that lie within a tile wait until it is in the cache. */
 static void refit_begin(pq_qat *qat, void *self) {
-    if (!refit_due(qat)) return;
-    if (self) {
-        follow_all(qat, self, NULL);
-        return;
-    }
-    for (size_t i = 0; i < qat->model->params.count; i++) {
-        const pq_param *p = &qat->model->params.list[i];
-        const pq_param_quant *q = &qat->model->quant[i];
-        if (q->quantized && q->group > PQ_SHOWN_TILE)
-            pq_matrix_fit(&q->codebook, &qat->scale, qat->model->weights + p->offset, p->rows, p->columns,
-                          q->group, q->scales, NULL);
-    }
+    for (size_t i = 0; i < qat->model->params.count && refit_due(qat); i++)
+        if (qat->model->quant[i].quantized && qat->model->quant[i].group > PQ_SHOWN_TILE)
+            refit(qat, self, i, 0, qat->model->params.list[i].count, NULL);
 }
 
 static void refit_forward(pq_qat *qat, void *self, size_t index, size_t first, size_t n, float *shown) {
-    const pq_param *p = &qat->model->params.list[index];
-    const pq_param_quant *q = &qat->model->quant[index];
     (void)shown;
-    if (!self && refit_due(qat) && q->group <= PQ_SHOWN_TILE)
-        pq_matrix_fit_part(&q->codebook, &qat->scale, qat->model->weights + p->offset, first, n, p->columns,
-                           q->group, q->scales, NULL);
+    if (refit_due(qat) && qat->model->quant[index].group <= PQ_SHOWN_TILE)
+        refit(qat, self, index, first, n, NULL);
 }
 
 const pq_method pq_method_refit = {.name = "refit",

@@ -103,7 +103,7 @@ static void watch_forward(pq_qat *qat, void *self, size_t index, size_t first, s
     float made[PQ_SHOWN_TILE];
     const float *values = hard ? shown : made;
     pq_rank_changes changes = {0};
-    if (!hard) pq_matrix_fake_quantize_part(&q->codebook, latent, first, n, q->group, q->scales, made);
+    if (!hard) pq_matrix_fake_quantize_part(&q->codebook, latent, first, n, q->group, q->scales, NULL, made);
     for (size_t i = first, end; i < first + n; i = end) {
         end = (i / q->group + 1) * q->group < first + n ? (i / q->group + 1) * q->group : first + n;
         pq_ranks_of(&w->ranks[at->matrix], values + (i - first), q->scales[i / q->group], now + (i - first),
