@@ -70,6 +70,38 @@ START_TEST(values) {
 }
 END_TEST
 
+/* Weights next to each switch point, under scales whose products and quotients are rounded, subnormal or
+ * beyond every float. */
+START_TEST(switch_points) {
+    static const float odd[] = {1,           0x1.000002p0f,    0x1.fffffep0f, 0x1p-126f,
+                                0x1.8p-126f, 0x1.fffffep-126f, 0x1p-149f,     0x1.555554p-127f,
+                                1e30f,       0x1.fffffep121f,  0x1p122f,      0x1.fffffep127f};
+    enum { ODD = sizeof odd / sizeof *odd, SCALES = ODD + 500, AROUND = 7, EXPONENTS = 36, POINTS = 4 };
+    static const double points[POINTS] = {0.5, 1, 1.5, 1.41421356237309505};
+    const pq_kernels *fast = pq_kernels_of(sets[_i]), *ref = pq_kernels_of("ref");
+    if (!fast) return;
+    for (int k = 0; k < SCALES; k++) {
+        float x[POINTS * EXPONENTS * AROUND * 2], a[sizeof x / sizeof *x], b[sizeof x / sizeof *x], scale;
+        size_t n = 0;
+        uint32_t r[4];
+        pq_random4(7, PQ_STREAM_INIT, 4, (uint64_t)k, r);
+        scale = k < ODD ? odd[k] : (float)ldexp(1 + pq_random_unit(r[0], r[1]), (int)(r[2] % 250) - 126);
+        for (int p = 0; p < POINTS; p++)
+            for (int e = -2; e < EXPONENTS - 2; e++) {
+                float at = (float)(ldexp(points[p], e) * (double)scale);
+                for (int i = 0; i < AROUND / 2; i++) at = nextafterf(at, 0);
+                for (int i = 0; i < AROUND; i++, at = nextafterf(at, INFINITY)) x[n++] = at, x[n++] = -at;
+            }
+        for (int g = 0; g < GRIDS; g++) {
+            fast->pow2_round(x, &grids[g], scale, a, n), ref->pow2_round(x, &grids[g], scale, b, n);
+            for (size_t i = 0; i < n; i++)
+                ck_assert_msg(memcmp(&a[i], &b[i], sizeof *a) == 0, "grid %d, scale %a: %a gets %a, not %a",
+                              g, (double)scale, (double)x[i], (double)a[i], (double)b[i]);
+        }
+    }
+}
+END_TEST
+
 START_TEST(sums) {
     const pq_kernels *fast = pq_kernels_of(sets[_i]), *ref = pq_kernels_of("ref");
     if (!fast) return;
@@ -100,6 +132,7 @@ int main(void) {
     for (int i = 0; i < 2; i++)
         if (!pq_kernels_of(sets[i])) printf("%s: not on this machine, not tested\n", sets[i]);
     tcase_add_loop_test(all, values, 0, 2);
+    tcase_add_loop_test(all, switch_points, 0, 2);
     tcase_add_loop_test(all, sums, 0, 2);
     suite_add_tcase(suite, all);
     return run_suite(suite);

@@ -1,9 +1,13 @@
 /* Rounding to powers of two and to integers, in units of a scale; what a search for a scale sums up. */
+#include <math.h>
 #include <string.h>
 
 #include "kernels/x86/x86.h"
 
-enum { CHUNK = 4096 }; /* elements that are summed in fp32 before they go into a double */
+enum {
+    CHUNK = 4096,    /* elements that are summed in fp32 before they go into a double */
+    TWO = 0x40000000 /* the bits of 2.0 */
+};
 
 typedef struct grid {
     vi up, zero_below, one;
@@ -34,7 +38,47 @@ ALWAYS_INLINE vf with_sign(vf value, vm negative) {
     return v_select(negative, v_sub(v_zero(), value), value);
 }
 
+static int32_t bits_of(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* Bits of the least x for which the float x / scale has at least these bits, or is the float of them. A
+ * quotient halfway between that float and the one before is rounded to the even one, which is the former: so
+ * x is not below their mean times the scale, and a double holds that product. */
+static int32_t least_over(uint32_t bits, float scale) {
+    uint32_t both[2] = {bits - 1, bits};
+    float ends[2];
+    if (bits == 0) return 0;
+    memcpy(ends, both, sizeof ends);
+    double product = ((double)ends[0] + (double)ends[1]) / 2 * (double)scale;
+    float x = (float)product;
+    return bits_of(x) + ((double)x < product);
+}
+
+/* Without a division: x / scale is at least 2^k times the switch point where x is at least 2^k times the
+ * least x for it, so their bits differ by k in the exponent. */
+static void round_scaled(const float *x, const pq_pow2_grid *pow2, float scale, float *out, size_t n) {
+    const vi low = v_iset(bits_of(scale)), zero_below = v_iset(least_over(pow2->zero_below, scale));
+    const vi up = v_iset(TWO - least_over(TWO - pow2->up, scale));
+    const vf top = v_set(pow2->top[0] * scale), bottom = v_set(pow2->top[1] * scale), s = v_set(scale);
+    for (size_t i = 0; i < n; i += VL) {
+        vf a = v_load_left(x + i, n - i);
+        vm negative = v_less(a, v_zero());
+        vi bits = v_bits(v_abs(a));
+        vi inside = v_imin(v_imax(bits, low), v_bits(v_select(negative, bottom, top)));
+        vf power = v_from_bits(v_iand(v_iadd(inside, up), v_iset(0x7F800000)));
+        vf value = v_select(v_iless(bits, zero_below), v_zero(), v_mul(power, s));
+        v_store_left(out + i, n - i, with_sign(value, negative));
+    }
+}
+
 void PQ_ISA_NAME(pow2_round)(const float *x, const pq_pow2_grid *pow2, float scale, float *out, size_t n) {
+    if (!pow2->whole && isnormal(scale) && isfinite(pow2->top[0] * scale) && isfinite(pow2->top[1] * scale)) {
+        round_scaled(x, pow2, scale, out, n);
+        return;
+    }
     grid g = grid_set(pow2);
     vf s = v_set(scale);
     for (size_t i = 0; i < n; i += VL) {
