@@ -17,6 +17,7 @@ import summary
 # Sequences and tokens of each, and how many iterations a run times (a few seconds or more).
 SHAPES = {"char": (12, 64, 101), "baby": (64, 256, 3), "124M": (4, 512, 3)}
 PRECISIONS = ["fp32", "bf16"]
+WEIGHTS = {"qat": True, "plain": False}
 COLUMNS = ["date", "commit", "cpu", "threads", "shape", "precision", "qat", "contender", "run", "step_ms", "tokens_per_s",
            "peak_rss_mb", "command"]
 MEASURED = ["src", "train", "data", "include", "meson.build", "meson_options.txt"]
@@ -100,9 +101,9 @@ class Contender:
             run([*self.command, *self.arguments(case, options, 1)], self.environment)
 
 
-def rows_of(shapes):
+def rows_of(shapes, precisions=PRECISIONS, weights=WEIGHTS):
     """(shape, precision, QAT?) of each row."""
-    return [(shape, precision, qat) for qat in (True, False) for shape in shapes for precision in PRECISIONS]
+    return [(shape, precision, WEIGHTS[kind]) for kind in weights for shape in shapes for precision in precisions]
 
 
 def iterations(case, options):
@@ -203,6 +204,8 @@ def positive(text):
 def read_options():
     parser = argparse.ArgumentParser(prog="bench/peers.sh", description="Measures potqat and PyTorch side by side.")
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"{', '.join(SHAPES)}; default: all")
+    parser.add_argument("--precision", choices=PRECISIONS, help="its rows alone")
+    parser.add_argument("--weights", choices=WEIGHTS, help="their rows alone")
     parser.add_argument("--quick", action="store_true", help="the first row alone, one short run each, kept in runs/bench")
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="of every contender; default 2")
     parser.add_argument("--iters", type=positive, metavar="N", help="iterations a run; default: by shape")
@@ -213,6 +216,8 @@ def read_options():
         if shape not in SHAPES:
             parser.error(f"expected the shapes {', '.join(SHAPES)}, found {shape}")
     options.shapes = options.shapes or list(SHAPES)
+    options.rows = rows_of(options.shapes, [options.precision] if options.precision else PRECISIONS,
+                           [options.weights] if options.weights else WEIGHTS)
     options.out = options.out or ("runs/bench" if options.quick else "bench/results")
     options.runs = options.runs or (1 if options.quick else 3)
     if options.quick:
@@ -223,7 +228,7 @@ def read_options():
 def main():
     options = read_options()
     bench = Bench(options)
-    for case in rows_of(options.shapes)[:1 if options.quick else None]:
+    for case in options.rows[:1 if options.quick else None]:
         bench.measure(case)
     figures = bench.figures()
     if not figures:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # potqat and PyTorch train the same models on this CPU, in turn: time, memory, and what quantization adds.
 # Writes results/MACHINE.csv and .svg beside this file and prints a table; stopped, it goes on where it was. See README.md.
-# usage: bench/peers.sh [--quick] [--threads N] [--iters N] [--runs N] [--out FOLDER] [SHAPE ...]
+# usage: bench/peers.sh [--quick] [--precision P] [--weights qat|plain] [--threads N] [--iters N] [--runs N]
+#                       [--out FOLDER] [SHAPE ...]
 # PEER names the PyTorch script, PEER_PYTHON its Python (default: python3), POTQAT the program (default: build/, brought
 # up to date first), THROUGH a command that each measurement is run by.
 set -eu

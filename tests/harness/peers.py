@@ -108,6 +108,8 @@ def check_going_on(place):
     assert [c[0] for c in calls] == ["peer"] * 3, f"expected eager, the warming up and compiled: {calls}"
     assert place.rows()[-1]["run"] == "3" and len(place.rows()) == 36
     assert len(place.run("char", "--threads", "1", "--runs", "1")[1]) == 4 * 4, "other threads are other measurements"
+    some = place.run("char", "--precision", "bf16", "--weights", "qat", "--threads", "3", "--runs", "1")[1]
+    assert len(some) == 4 and all("--qat" in c and c[c.index("--precision") + 1] == "bf16" for c in some), some
     place.csv = lambda: next(place.out.glob("*2threads.csv"))
     assert len(place.run("char", "--iters", "7", "--runs", "1")[1]) == 4 * 4, "other commands are other measurements"
     before = place.csv().read_text()
@@ -130,6 +132,7 @@ def check_unable(place):
     place.run("char", "--iters", "12", POTQAT="/dev/null/none", status=1, says="nothing could be measured")
     place.run("char", "--iters", "13", WRONG="1", status=1, says="'batch': 13")
     place.run("tiny", status=2, says="expected the shapes char, baby, 124M, found tiny")
+    place.run("--precision", "fp8", status=2, says="choose from")
     place.run("--iters", "0", status=2, says="expected a whole number above 0, found 0")
 
 
