@@ -3,6 +3,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 static int thread_count;
@@ -44,18 +45,35 @@ int pq_thread_index(void) {
     return loop_index;
 }
 
+/* A thread's share of a loop: the same one in each loop of as many tasks, so that it finds in its cache what
+ * it left there. Who is done helps the others. */
+typedef struct share {
+    _Alignas(64) _Atomic size_t next;
+    size_t end;
+} share;
+
 void pq_parallel_for(size_t count, void (*task)(void *context, size_t i), void *context) {
+    enum { MOST_SHARES = 64 };
     int threads = pq_threads_get();
     if ((size_t)threads > count) threads = (int)count;
     if (threads <= 1 || omp_in_parallel()) {
         for (size_t i = 0; i < count; i++) task(context, i);
         return;
     }
+    share shares[MOST_SHARES];
+    const size_t n = threads < MOST_SHARES ? (size_t)threads : MOST_SHARES;
+    for (size_t k = 0; k < n; k++) {
+        atomic_init(&shares[k].next, k * count / n);
+        shares[k].end = (k + 1) * count / n;
+    }
 #pragma omp parallel num_threads(threads)
     {
-        size_t rank = (size_t)omp_get_thread_num(), n = (size_t)omp_get_num_threads();
-        loop_index = (int)rank;
-        for (size_t i = rank * count / n, end = (rank + 1) * count / n; i < end; i++) task(context, i);
+        loop_index = omp_get_thread_num();
+        for (size_t k = 0; k < n; k++) {
+            share *s = &shares[((size_t)loop_index + k) % n];
+            for (size_t i; (i = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed)) < s->end;)
+                task(context, i);
+        }
         loop_index = 0;
     }
 }

@@ -12,8 +12,8 @@ int pq_threads_available(void);
 void pq_threads_set(int count);
 int pq_threads_get(void);
 
-/* Call task(context, i) once for each i in [0, count), tiles spread over the threads in fixed contiguous
- * runs. Tasks must not write the same memory. Nested calls run serially. */
+/* Call task(context, i) once for each i in [0, count): each thread begins with a fixed contiguous run of
+ * them, and who is done helps the others. Tasks must not write the same memory. Nested calls run serially. */
 void pq_parallel_for(size_t count, void (*task)(void *context, size_t i), void *context);
 
 /* The running thread's number in [0, pq_threads_get()), for scratch that is not shared. */

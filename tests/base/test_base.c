@@ -2,7 +2,9 @@
  * inside a host program's own parallel region. */
 #include <check.h>
 #include <math.h>
+#include <sched.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/random.h"
 #include "base/threads.h"
@@ -73,6 +75,34 @@ START_TEST(loops) {
 }
 END_TEST
 
+/* Task 0 ends when all the others have: those of its own share are done by other threads. */
+typedef struct waiting {
+    size_t done, seen;
+} waiting;
+
+static void wait_for_others(void *context, size_t i) {
+    waiting *w = context;
+    time_t began = time(NULL);
+    if (i > 0) {
+        __atomic_add_fetch(&w->done, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    do {
+        sched_yield();
+        w->seen = __atomic_load_n(&w->done, __ATOMIC_RELAXED);
+    } while (w->seen < 99 && time(NULL) - began < 60);
+}
+
+START_TEST(shares) {
+    for (int threads = 2; threads <= 80; threads += 26) {
+        waiting w = {0};
+        pq_threads_set(threads);
+        pq_parallel_for(100, wait_for_others, &w);
+        ck_assert_uint_eq(w.seen, 99);
+    }
+}
+END_TEST
+
 /* A host's threads call in: each loop runs serially in its thread, as thread 0. */
 START_TEST(inside_a_host_region) {
     int wrong = 0;
@@ -93,6 +123,7 @@ int main(void) {
     tcase_add_test(tc, philox);
     tcase_add_test(tc, numbers);
     tcase_add_test(tc, loops);
+    tcase_add_test(tc, shares);
     tcase_add_test(tc, inside_a_host_region);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
