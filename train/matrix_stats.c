@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "train/metrics.h"
 #include "train/ptq.h"
 
@@ -25,9 +26,7 @@ void pq_ranks_init(pq_ranks *ranks, const pq_codebook *codebook) {
 static inline void power_ranks(const float *restrict values, float up, uint32_t below, int8_t *restrict out,
                                size_t n) {
     for (size_t i = 0; i < n; i++) {
-        float x = values[i] * up;
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
+        uint32_t bits = pq_bits_of_float(values[i] * up);
         uint32_t magnitude = ((bits >> 23) & 0xFF) - below, sign = -(bits >> 31);
         if ((bits << 1) == 0) magnitude = 0;
         out[i] = (int8_t)((magnitude ^ sign) - sign);
@@ -38,9 +37,7 @@ static inline void power_ranks(const float *restrict values, float up, uint32_t 
 static inline void number_ranks(const float *restrict values, float up, float inverse, int8_t *restrict out,
                                 size_t n) {
     for (size_t i = 0; i < n; i++) {
-        float x = values[i] * up * inverse + 0x1.8p23f;
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
+        uint32_t bits = pq_bits_of_float(values[i] * up * inverse + 0x1.8p23f);
         out[i] = (int8_t)(bits - 0x4B400000);
     }
 }
@@ -48,9 +45,7 @@ static inline void number_ranks(const float *restrict values, float up, float in
 static void table_ranks(const int8_t of[RANKED], const float *values, float up, float inverse, int8_t *out,
                         size_t n) {
     for (size_t i = 0; i < n; i++) {
-        float x = values[i] * up * inverse + 0x1.8p23f;
-        uint32_t bits;
-        memcpy(&bits, &x, sizeof bits);
+        uint32_t bits = pq_bits_of_float(values[i] * up * inverse + 0x1.8p23f);
         uint32_t number = bits - 0x4B400000, sign = -(number >> 31);
         uint32_t rank = (uint32_t)of[((number ^ sign) - sign) % RANKED];
         out[i] = (int8_t)((rank ^ sign) - sign);

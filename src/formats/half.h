@@ -3,20 +3,7 @@
 #ifndef PQ_FORMATS_HALF_H
 #define PQ_FORMATS_HALF_H
 
-#include <stdint.h>
-#include <string.h>
-
-static inline float pq_float_of_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t pq_bits_of_float(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
+#include "base/bits.h"
 
 static inline float pq_bf16_to_float(uint16_t half) {
     return pq_float_of_bits((uint32_t)half << 16);

@@ -2,8 +2,8 @@
  * magnitude a = |w| / s (one correctly rounded division), so that each CPU agrees: adding `up` to the bits
  * carries into the exponent exactly from the switch point on. */
 #include <math.h>
-#include <string.h>
 
+#include "base/bits.h"
 #include "kernels/kernels.h"
 #include "quant/table.h"
 
@@ -15,12 +15,6 @@ enum {
     SQRT_HALF = 0x3F3504F4,            /* the first float above 2^-0.5 */
     MOST_EXPONENTS = 32
 };
-
-static uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 
 /* The codebook as the kernels see it: magnitudes that are rounded to powers of two. */
 static pq_pow2_grid grid_of(const pq_codebook *codebook) {
@@ -37,7 +31,7 @@ static pq_pow2_grid grid_of(const pq_codebook *codebook) {
 /* k of the level 2^k that a positive or negative weight of magnitude a = |w| / s gets; -1 for the level 0. */
 static int exponent_of(const pq_pow2_grid *grid, float a, bool negative) {
     if (grid->whole) a = rintf(a);
-    uint32_t bits = bits_of(a) & 0x7FFFFFFF, top = bits_of(grid->top[negative]);
+    uint32_t bits = pq_bits_of_float(a) & 0x7FFFFFFF, top = pq_bits_of_float(grid->top[negative]);
     if (bits > top) bits = top; /* NaN, too, becomes the largest level */
     if (bits < grid->zero_below) return -1;
     int exponent = (int)((bits + grid->up) >> 23) - 127;

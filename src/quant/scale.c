@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
@@ -24,30 +25,18 @@ static const double APART = 1.15, REACH = 1.25;
 
 static const float LEAST = 0x1p-126f; /* the least normal float: below it levels lose bits */
 
-static uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
 float pq_scale_to_grid(float scale, pq_scale_grid grid) {
-    uint32_t bits = bits_of(scale);
+    uint32_t bits = pq_bits_of_float(scale);
     if (!(scale > 0) || grid == PQ_GRID_FP32) return scale;
     if (grid == PQ_GRID_BF16) {
         bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
         if (bits >= 0x7F800000) bits = 0x7F7F0000;
-        return float_of(bits ? bits : 0x00010000);
+        return pq_float_of_bits(bits ? bits : 0x00010000);
     }
     /* Nearest in the log domain: 2 m >= sqrt(2) goes up. */
     int exponent;
     float m = frexpf(scale, &exponent);
-    if (bits_of(m) < 0x3F3504F4) exponent--;
+    if (pq_bits_of_float(m) < 0x3F3504F4) exponent--;
     return exponent > 127 ? 0x1p127f : ldexpf(1, exponent < -149 ? -149 : exponent);
 }
 
@@ -55,7 +44,7 @@ float pq_scale_to_grid(float scale, pq_scale_grid grid) {
 static float next_on_grid(float scale, pq_scale_grid grid, bool up) {
     if (grid == PQ_GRID_POT) return up ? scale * 2 : scale / 2;
     uint32_t step = grid == PQ_GRID_BF16 ? 0x10000 : 1;
-    return float_of(up ? bits_of(scale) + step : bits_of(scale) - step);
+    return pq_float_of_bits(up ? pq_bits_of_float(scale) + step : pq_bits_of_float(scale) - step);
 }
 
 /* One fit: the weights, what is known of them, and where the scale may lie. */
@@ -253,13 +242,13 @@ static float percentile_of(const fit *f) {
         size_t count[256] = {0}, digit = 0;
         uint32_t known = shift == 24 ? 0 : 0xFFFFFFFFu << (shift + 8);
         for (size_t i = 0; i < f->n; i++) {
-            uint32_t bits = bits_of(f->w[i]) & 0x7FFFFFFF;
+            uint32_t bits = pq_bits_of_float(f->w[i]) & 0x7FFFFFFF;
             if ((bits & known) == found) count[bits >> shift & 255]++;
         }
         while (below >= count[digit]) below -= count[digit++];
         found |= (uint32_t)digit << shift;
     }
-    return float_of(found);
+    return pq_float_of_bits(found);
 }
 
 /* The magnitude that the largest level stands for. */
@@ -286,7 +275,7 @@ static pq_status fit_scale(fit *f, float *scale, pq_error *err) {
         return PQ_FAIL(err, PQ_ERR_USAGE, "weights must be finite to be quantized; weight %zu is %g", i,
                        (double)f->w[i]);
     }
-    float absmax = float_of(largest);
+    float absmax = pq_float_of_bits(largest);
     double mean = sum / (double)f->n;
     if (f->importance) PQ_TRY(weighted_mean(f, &mean, err));
     if (!by_error(f))

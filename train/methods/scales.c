@@ -52,7 +52,8 @@ static bool refit_due(const pq_qat *qat) {
 
 /* Groups that lie within a tile wait until it is in the cache. */
 static void refit_begin(pq_qat *qat, void *self) {
-    for (size_t i = 0; i < qat->model->params.count && refit_due(qat); i++)
+    if (!refit_due(qat)) return;
+    for (size_t i = 0; i < qat->model->params.count; i++)
         if (qat->model->quant[i].quantized && qat->model->quant[i].group > PQ_SHOWN_TILE)
             refit(qat, self, i, 0, qat->model->params.list[i].count, NULL);
 }

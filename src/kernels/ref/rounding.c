@@ -1,26 +1,19 @@
 /* Rounding to powers of two and to integers, in units of a scale; what a search for a scale sums up. */
 #include <math.h>
-#include <string.h>
 
+#include "base/bits.h"
 #include "kernels/kernels.h"
-
-static uint32_t bits_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 
 /* The power of two (or 0) that magnitude a gets. */
 static float power_of(const pq_pow2_grid *grid, float a, bool negative) {
     if (grid->whole) a = rintf(a);
-    uint32_t bits = bits_of(a) & 0x7FFFFFFF, top = bits_of(grid->top[negative]), one = bits_of(1.0f);
+    uint32_t bits = pq_bits_of_float(a) & 0x7FFFFFFF, top = pq_bits_of_float(grid->top[negative]),
+             one = pq_bits_of_float(1.0f);
     if (bits > top) bits = top;
     if (bits < grid->zero_below) return 0;
     bits = (bits + grid->up) & 0x7F800000;
     if (bits < one) bits = one;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return power;
+    return pq_float_of_bits(bits);
 }
 
 void pq_pow2_round_ref(const float *x, const pq_pow2_grid *grid, float scale, float *out, size_t n) {
@@ -110,7 +103,7 @@ void pq_magnitudes_ref(const float *x, uint32_t *largest, double *sum, size_t n)
     uint32_t most = 0;
     double total = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t bits = bits_of(x[i]) & 0x7FFFFFFF;
+        uint32_t bits = pq_bits_of_float(x[i]) & 0x7FFFFFFF;
         if (bits > most) most = bits;
         total += (double)fabsf(x[i]);
     }

@@ -1,7 +1,7 @@
 /* Rounding to powers of two and to integers, in units of a scale; what a search for a scale sums up. */
 #include <math.h>
-#include <string.h>
 
+#include "base/bits.h"
 #include "kernels/x86/x86.h"
 
 enum {
@@ -38,29 +38,22 @@ ALWAYS_INLINE vf with_sign(vf value, vm negative) {
     return v_select(negative, v_sub(v_zero(), value), value);
 }
 
-static int32_t bits_of(float x) {
-    int32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
 /* Bits of the least x for which the float x / scale has at least these bits, or is the float of them. A
  * quotient halfway between that float and the one before is rounded to the even one, which is the former: so
  * x is not below their mean times the scale, and a double holds that product. */
 static int32_t least_over(uint32_t bits, float scale) {
-    uint32_t both[2] = {bits - 1, bits};
-    float ends[2];
     if (bits == 0) return 0;
-    memcpy(ends, both, sizeof ends);
-    double product = ((double)ends[0] + (double)ends[1]) / 2 * (double)scale;
+    double product =
+        ((double)pq_float_of_bits(bits - 1) + (double)pq_float_of_bits(bits)) / 2 * (double)scale;
     float x = (float)product;
-    return bits_of(x) + ((double)x < product);
+    return (int32_t)pq_bits_of_float(x) + ((double)x < product);
 }
 
 /* Without a division: x / scale is at least 2^k times the switch point where x is at least 2^k times the
  * least x for it, so their bits differ by k in the exponent. */
 static void round_scaled(const float *x, const pq_pow2_grid *pow2, float scale, float *out, size_t n) {
-    const vi low = v_iset(bits_of(scale)), zero_below = v_iset(least_over(pow2->zero_below, scale));
+    const vi low = v_iset((int32_t)pq_bits_of_float(scale)),
+             zero_below = v_iset(least_over(pow2->zero_below, scale));
     const vi up = v_iset(TWO - least_over(TWO - pow2->up, scale));
     const vf top = v_set(pow2->top[0] * scale), bottom = v_set(pow2->top[1] * scale), s = v_set(scale);
     for (size_t i = 0; i < n; i += VL) {
