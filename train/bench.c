@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "kernels/gemm.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 #include "train/session.h"
 
 static const pq_bench_shape shapes[] = {

@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "store/model_read.h"
 #include "train/metrics.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 /* ---- the parent ---- */
 

@@ -6,7 +6,7 @@
 
 #include "base/bits.h"
 #include "train/metrics.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 enum { RANKED = PQ_RANKED_MAGNITUDES };
 enum { BLOCK = 64 }; /* loops of fixed length: what the compiler turns into vectors by itself */

@@ -24,7 +24,7 @@
 #include "train/matrix_stats.h"
 #include "train/metrics.h"
 #include "train/progress.h"
-#include "train/report.h"
+#include "train/report/report.h"
 #include "train/run_info.h"
 
 typedef struct loop {

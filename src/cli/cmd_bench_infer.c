@@ -8,7 +8,7 @@
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "infer/bench.h"
-#include "infer/engine.h"
+#include "infer/parts.h"
 #include "train/bench.h"
 
 /* The largest resident set since it was last forgotten, in MB; 0 where the system does not tell. */

@@ -12,8 +12,8 @@
 #include "store/checkpoint.h"
 #include "store/run.h"
 #include "train/metrics.h"
-#include "train/ptq.h"
-#include "train/sensitivity.h"
+#include "train/ptq/ptq.h"
+#include "train/ptq/sensitivity.h"
 
 static pq_status read_config(const pq_model *model, const char *const *overrides, size_t count,
                              pq_config **out, pq_error *err) {

@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "cli/cli.h"
 #include "store/run.h"
-#include "train/report.h"
+#include "train/report/report.h"
 
 /* The runs as an array that the report functions take, --against first; heap. */
 static pq_status collect_runs(const pq_cli *cli, const char ***runs, size_t *count, pq_error *err) {

@@ -5,7 +5,7 @@
 
 #include "base/threads.h"
 #include "cli/cli.h"
-#include "train/sweep.h"
+#include "train/sweep/sweep.h"
 
 static volatile sig_atomic_t signalled;
 

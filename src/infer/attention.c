@@ -2,7 +2,7 @@
  * integer recipe has it, a few queries together. */
 #include <math.h>
 
-#include "infer/engine.h"
+#include "infer/parts.h"
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
 

@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "infer/engine.h"
+#include "infer/parts.h"
 
 enum { MOST_REPEATS = 64 };
 

@@ -1,6 +1,6 @@
 /* Owns the way of tokens through the model: embeddings, blocks with the key/value cache, logits. Exact, or by
  * the integer recipe of docs/formats.md. */
-#include "infer/engine.h"
+#include "infer/parts.h"
 
 #include <stdlib.h>
 #include <string.h>

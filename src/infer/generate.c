@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "infer/engine.h"
+#include "infer/parts.h"
 
 /* Read text[length - 1], or the last half of a context when that one is full; logits of the last token. */
 static pq_status read_on(pq_engine *engine, const uint16_t *text, size_t length, float *logits,

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "infer/engine.h"
+#include "infer/parts.h"
 
 enum {
     DIGIT_BITS = 7,     /* digits count 128 */

@@ -1,5 +1,5 @@
 /* Owns the product of activations with a packed matrix: decode a tile of rows, multiply, add the bias. */
-#include "infer/engine.h"
+#include "infer/parts.h"
 #include "kernels/gemm.h"
 
 enum { TILE_FLOATS = 65536, MOST_ROWS = 64, LEAST_ROWS = 8 };

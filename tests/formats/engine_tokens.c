@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "infer/engine.h"
 #include "infer/generate.h"
+#include "infer/parts.h"
 
 static pq_status print_token(void *user, uint16_t token, pq_error *err) {
     (void)user;

@@ -9,7 +9,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "formats/packed.h"
-#include "infer/engine.h"
+#include "infer/parts.h"
 #include "kernels/gemm.h"
 #include "naive_gpt2.h"
 #include "random_model.h"

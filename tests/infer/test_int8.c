@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/threads.h"
-#include "infer/engine.h"
+#include "infer/parts.h"
 #include "kernels/kernels.h"
 #include "random_model.h"
 #include "tests/harness/suite.h"

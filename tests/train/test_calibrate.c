@@ -9,10 +9,10 @@
 #include "base/threads.h"
 #include "kernels/gemm.h"
 #include "tests/harness/suite.h"
-#include "train/calibrate.h"
 #include "train/evaluate.h"
-#include "train/gptq.h"
-#include "train/ptq.h"
+#include "train/ptq/calibrate.h"
+#include "train/ptq/gptq.h"
+#include "train/ptq/ptq.h"
 
 static pq_dataset *dataset;
 

@@ -8,7 +8,7 @@
 #include "base/threads.h"
 #include "kernels/gemm.h"
 #include "tests/harness/suite.h"
-#include "train/gptq.h"
+#include "train/ptq/gptq.h"
 
 enum { ROWS = 70, MOST = 200 };
 

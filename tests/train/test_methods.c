@@ -9,7 +9,7 @@
 #include "tests/harness/suite.h"
 #include "tests/train/places.h"
 #include "train/method.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 static pq_error err;
 static pq_config *config;

@@ -6,7 +6,7 @@
 
 #include "base/random.h"
 #include "tests/harness/suite.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 static pq_config *read_config(const char *yaml) {
     pq_config *config = NULL;

@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 #include "tests/harness/suite.h"
-#include "train/report.h"
+#include "train/report/report.h"
 
 static char dir[64];
 static char paths[64][512]; /* of one test */

@@ -9,8 +9,8 @@
 
 #include "base/random.h"
 #include "tests/harness/suite.h"
-#include "train/ptq.h"
-#include "train/sensitivity.h"
+#include "train/ptq/ptq.h"
+#include "train/ptq/sensitivity.h"
 
 static pq_dataset *dataset;
 static const pq_evaluation_options options = {.split = PQ_VAL, .context = 8, .windows = 20};

@@ -15,7 +15,7 @@
 #include "tests/train/runs.h"
 #include "train/matrix_stats.h"
 #include "train/metrics.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 static uint64_t draw(uint64_t *state) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;

@@ -1,5 +1,5 @@
 /* Owns the measurement of single matrices and its table as CSV. */
-#include "train/sensitivity.h"
+#include "train/ptq/sensitivity.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 static const char header[] = "matrix,levels,bits,bytes,sqnr_db,loss_rise,loss_rise_se";
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "train/sensitivity.h"
+#include "train/ptq/sensitivity.h"
 
 /* A choice for the matrices so far. Only those count that no smaller one beats: sorted by bytes, their rises
  * fall. Sizes are sums of a few ones, so there are few such states, and the best is found exactly. */

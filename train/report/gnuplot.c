@@ -1,7 +1,7 @@
 /* Owns gnuplot: started without a shell, its script, result and complaints being temporary files without
  * names, so that no pipe can fill up; and what happens to its SVG before it goes on a page: no ids that could
  * meet, no fixed black. */
-#include "train/report_gnuplot.h"
+#include "train/report/gnuplot.h"
 
 #include <errno.h>
 #include <spawn.h>

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "train/report_data.h"
+#include "train/report/data.h"
 
 /* The only way of text from outside onto the page: escaped. */
 void pq_html_put(FILE *out, const char *text);

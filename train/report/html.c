@@ -6,9 +6,9 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/report.h"
-#include "train/report_html.h"
-#include "train/report_plot.h"
+#include "train/report/html.h"
+#include "train/report/plot.h"
+#include "train/report/report.h"
 
 static const char style_sheet[] =
     ":root{color-scheme:light "

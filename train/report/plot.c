@@ -1,6 +1,6 @@
 /* Owns the figures of a report that are about losses, and how a figure gets from gnuplot's scripts onto a
  * page or into a file. */
-#include "train/report_plot.h"
+#include "train/report/plot.h"
 
 #include <errno.h>
 #include <math.h>
@@ -9,9 +9,9 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/report.h"
-#include "train/report_gnuplot.h"
-#include "train/report_html.h"
+#include "train/report/gnuplot.h"
+#include "train/report/html.h"
+#include "train/report/report.h"
 
 #define MOST_POINTS 400 /* of a training curve; more are averaged in runs of equal length */
 #define MOST_LABELS 12  /* in a figure of dots; beyond, the legend has to do */

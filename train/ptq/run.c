@@ -5,9 +5,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/gemm.h"
-#include "train/calibrate.h"
-#include "train/gptq.h"
-#include "train/ptq.h"
+#include "train/ptq/calibrate.h"
+#include "train/ptq/gptq.h"
+#include "train/ptq/ptq.h"
 
 /* Of the mean of H's diagonal. GPTQ's own for what only reads; wte is a table as well, and the more is added
  * the more its rows are kept as they are. One number serves all tokens, since both a token's logits and its

@@ -1,6 +1,6 @@
 /* The engine's parts inside the room: its buffers, and the product with a packed matrix. */
-#ifndef PQ_INFER_ENGINE_H
-#define PQ_INFER_ENGINE_H
+#ifndef PQ_INFER_PARTS_H
+#define PQ_INFER_PARTS_H
 
 #include <potqat/engine.h>
 

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "train/report_data.h"
+#include "train/report/data.h"
 
 /* Student's t, 97.5 %, for 1, 2, ... degrees of freedom; beyond the table within 0.003. */
 double pq_report_t(size_t freedom) {

@@ -1,5 +1,5 @@
 /* Owns the calibration windows and the residual stream; what is made of the Hessians is the caller's. */
-#include "train/calibrate.h"
+#include "train/ptq/calibrate.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef PQ_TRAIN_SWEEP_NAME_H
 #define PQ_TRAIN_SWEEP_NAME_H
 
-#include "train/sweep.h"
+#include "train/sweep/sweep.h"
 
 #define PQ_SWEEP_NAME 200 /* bytes, with the end */
 

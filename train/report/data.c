@@ -1,6 +1,6 @@
 /* Owns how run folders are read for reports and how their numbers are written out. Missing files and keys are
  * normal (a run may have just begun); damaged ones are errors. */
-#include "train/report_data.h"
+#include "train/report/data.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "store/run.h"
-#include "train/sweep.h"
+#include "train/sweep/sweep.h"
 
 #define ASK_SECONDS   0.02 /* between looks at the processes */
 #define RETRY_SECONDS 1.0  /* between looks at a folder that another process trains in */

@@ -1,5 +1,5 @@
 /* Owns the way from the section quant to quantized matrices. */
-#include "train/ptq.h"
+#include "train/ptq/ptq.h"
 
 #include <math.h>
 #include <stdlib.h>

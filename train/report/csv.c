@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "train/report.h"
-#include "train/report_data.h"
+#include "train/report/data.h"
+#include "train/report/report.h"
 
 /* A text field after RFC 4180. */
 static void put_field(FILE *out, const char *text) {

@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "kernels/gemm.h"
-#include "train/gptq.h"
+#include "train/ptq/gptq.h"
 
 enum { ROUNDS = 2, SWEEPS = 4, TILE_ROWS = 32 };
 

@@ -6,8 +6,8 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/report_data.h"
-#include "train/sweep.h"
+#include "train/report/data.h"
+#include "train/sweep/sweep.h"
 
 /* What both files say of a run or of a point. */
 typedef struct interval {

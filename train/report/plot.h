@@ -2,7 +2,7 @@
 #ifndef PQ_TRAIN_REPORT_PLOT_H
 #define PQ_TRAIN_REPORT_PLOT_H
 
-#include "train/report_data.h"
+#include "train/report/data.h"
 
 typedef enum pq_figure_kind {
     PQ_FIGURE_LOSS,   /* against iterations, a curve a run */
@@ -36,7 +36,7 @@ bool pq_figure_series(const pq_report *report, const pq_figure *figure, size_t i
 /* A line with its marker as SVG elements, 28 x 12. */
 void pq_figure_mark(FILE *out, size_t style);
 
-/* Panels about matrices (report_matrix.c). Names of matrices or kinds by panel; NULL past the last. */
+/* Panels about matrices (matrix.c). Names of matrices or kinds by panel; NULL past the last. */
 pq_status pq_figures_of_matrices(const pq_report *report, pq_figure **list, size_t *count, pq_error *err);
 size_t pq_matrix_panels(const pq_report *report, const pq_figure *figure);
 pq_status pq_matrix_panel(FILE *script, const pq_report *report, const pq_figure *figure, size_t panel,

@@ -7,7 +7,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/report_data.h"
+#include "train/report/data.h"
 
 static bool holds(const char *dir, const char *name) {
     char *path = pq_path_join(dir, name);

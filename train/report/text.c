@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "train/report.h"
-#include "train/report_data.h"
+#include "train/report/data.h"
+#include "train/report/report.h"
 
 enum { COLUMNS = 12, WIDTH = 160 };
 

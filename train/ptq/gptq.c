@@ -1,5 +1,5 @@
 /* Owns GPTQ itself: the order of the columns, the factor of the inverse Hessian, the rounding. */
-#include "train/gptq.h"
+#include "train/ptq/gptq.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/report_data.h"
+#include "train/report/data.h"
 
 static pq_status parse(const char *text, const char *path, pq_report_run *run, pq_error *err) {
     size_t lines = 0;

@@ -6,8 +6,8 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/report.h"
-#include "train/report_plot.h"
+#include "train/report/plot.h"
+#include "train/report/report.h"
 
 pq_status pq_figure_add(pq_figure **list, size_t *count, pq_figure figure, pq_error *err) {
     pq_figure *grown = realloc(*list, (*count + 1) * sizeof *grown);

@@ -1,5 +1,5 @@
 /* Owns how a point of a sweep is named, and so its folder. */
-#include "train/sweep_name.h"
+#include "train/sweep/name.h"
 
 #include <ctype.h>
 #include <stdlib.h>

@@ -7,8 +7,8 @@
 #include "config/nearest.h"
 #include "config/yaml.h"
 #include "store/run.h"
-#include "train/sweep.h"
-#include "train/sweep_name.h"
+#include "train/sweep/name.h"
+#include "train/sweep/sweep.h"
 
 enum { MOST_POINTS = 10000 };
 

@@ -1,6 +1,6 @@
 /* Owns escaping and the tables of the HTML page that are about runs: size and speed, config differences,
  * matrices, events, facts. */
-#include "train/report_html.h"
+#include "train/report/html.h"
 
 #include <math.h>
 #include <stdlib.h>

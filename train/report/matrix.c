@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "train/report_gnuplot.h"
-#include "train/report_plot.h"
+#include "train/report/gnuplot.h"
+#include "train/report/plot.h"
 
 /* "h.3.attn.c_attn.weight" -> "attn.c_attn" */
 static void kind_of(const char *matrix, char out[64]) {
