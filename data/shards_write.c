@@ -69,10 +69,7 @@ static pq_status write_shard(const writing *w, size_t offset, size_t count, cons
                              pq_error *err) {
     pq_file_writer file;
     PQ_TRY(pq_file_create(path, false, &file, err));
-    pq_status status = write_body(w, offset, count, &file, hash, err);
-    if (status == PQ_OK) return pq_file_commit(&file, err);
-    pq_file_abort(&file);
-    return status;
+    return pq_file_end(&file, write_body(w, offset, count, &file, hash, err), err);
 }
 
 /* The split's shards; their rows of the index go to `list`. */

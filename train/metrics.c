@@ -85,15 +85,6 @@ static pq_status keep_lines(const char *path, const pq_file_view *old, int64_t r
     return PQ_OK;
 }
 
-static pq_status replace(const char *path, const char *data, size_t bytes, pq_error *err) {
-    pq_file_writer writer;
-    PQ_TRY(pq_file_create(path, true, &writer, err));
-    pq_status status = pq_file_write(&writer, data, bytes, err);
-    if (status == PQ_OK) return pq_file_commit(&writer, err);
-    pq_file_abort(&writer);
-    return status;
-}
-
 static pq_status cut(const char *path, int64_t resume_iter, pq_error *err) {
     pq_file_view old;
     char *kept = NULL;
@@ -103,7 +94,7 @@ static pq_status cut(const char *path, int64_t resume_iter, pq_error *err) {
     pq_status status = pq_calloc(old.size + 1, 1, "metrics", &kept, err);
     if (status == PQ_OK) status = keep_lines(path, &old, resume_iter, kept, &bytes, err);
     if (status == PQ_OK && (bytes != old.size || memcmp(kept, old.data, bytes) != 0))
-        status = replace(path, kept, bytes, err);
+        status = pq_file_put(path, true, kept, bytes, err);
     free(kept);
     pq_file_view_close(&old);
     return status;

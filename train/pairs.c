@@ -145,15 +145,10 @@ static pq_status draw_all(job *j, pq_error *err) {
 
 static pq_status write_file(const char *folder, const char *name, const void *data, size_t bytes,
                             bool overwrite, pq_error *err) {
-    pq_file_writer file;
     char *path = pq_path_join(folder, name);
     if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
-    pq_status status = pq_file_create(path, overwrite, &file, err);
+    pq_status status = pq_file_put(path, overwrite, data, bytes, err);
     free(path);
-    if (status != PQ_OK) return status;
-    status = pq_file_write(&file, data, bytes, err);
-    if (status == PQ_OK) return pq_file_commit(&file, err);
-    pq_file_abort(&file);
     return status;
 }
 

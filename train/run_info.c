@@ -90,10 +90,7 @@ pq_status pq_run_info_write(const pq_run_info *info, const pq_job *job, const ch
     if (result == PQ_OK) {
         result = pq_file_write(&file, text, strlen(text), err);
         if (result == PQ_OK) result = pq_file_write(&file, "\n", 1, err);
-        if (result == PQ_OK)
-            result = pq_file_commit(&file, err);
-        else
-            pq_file_abort(&file);
+        result = pq_file_end(&file, result, err);
     }
     json_decref(object);
     free(text);

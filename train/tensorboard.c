@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/file.h"
 #include "base/memory.h"
 
@@ -107,13 +108,10 @@ static bool end(message *m, FILE *out, int field) {
 
 static bool put_scalar(FILE *summary, const char *tag, double value) {
     message m;
-    float single = (float)value;
-    uint32_t bits;
     if (!begin(&m)) return false;
-    memcpy(&bits, &single, sizeof bits);
     put_bytes(m.stream, 1, tag, strlen(tag));
     put_key(m.stream, 2, FIXED32);
-    put_little(m.stream, bits, 4);
+    put_little(m.stream, pq_bits_of_float((float)value), 4);
     return end(&m, summary, 1);
 }
 

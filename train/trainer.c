@@ -284,18 +284,10 @@ static pq_status run_loop(loop *l, bool resumed, pq_error *err) {
 /* ---- files around the loop ---- */
 
 static pq_status write_config(const loop *l, pq_error *err) {
-    pq_file_writer file;
     char *path = pq_run_path(l->dir, "config.yaml"), *text = pq_config_to_yaml(l->job->config, false);
     pq_status status = PQ_OK;
     if (!path || !text) status = PQ_FAIL(err, PQ_ERR_MEMORY, "no memory for config.yaml");
-    if (status == PQ_OK) status = pq_file_create(path, true, &file, err);
-    if (status == PQ_OK) {
-        status = pq_file_write(&file, text, strlen(text), err);
-        if (status == PQ_OK)
-            status = pq_file_commit(&file, err);
-        else
-            pq_file_abort(&file);
-    }
+    if (status == PQ_OK) status = pq_file_put(path, true, text, strlen(text), err);
     free(path);
     free(text);
     return status;

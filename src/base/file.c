@@ -257,11 +257,14 @@ pq_status pq_file_commit(pq_file_writer *writer, pq_error *err) {
     return status;
 }
 
+pq_status pq_file_end(pq_file_writer *writer, pq_status status, pq_error *err) {
+    if (status == PQ_OK) return pq_file_commit(writer, err);
+    pq_file_abort(writer);
+    return status;
+}
+
 pq_status pq_file_put(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err) {
     pq_file_writer file;
     PQ_TRY(pq_file_create(path, overwrite, &file, err));
-    pq_status status = pq_file_write(&file, data, bytes, err);
-    if (status == PQ_OK) return pq_file_commit(&file, err);
-    pq_file_abort(&file);
-    return status;
+    return pq_file_end(&file, pq_file_write(&file, data, bytes, err), err);
 }

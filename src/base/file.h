@@ -34,6 +34,8 @@ pq_status pq_file_create(const char *path, bool overwrite, pq_file_writer *out, 
 pq_status pq_file_write(pq_file_writer *writer, const void *data, size_t bytes, pq_error *err);
 pq_status pq_file_commit(pq_file_writer *writer, pq_error *err); /* aborts by itself when a step fails */
 void pq_file_abort(pq_file_writer *writer);
+/* Commit where what was written has status PQ_OK, else abort and give that status back. */
+pq_status pq_file_end(pq_file_writer *writer, pq_status status, pq_error *err);
 /* All of these in one: a file of data[bytes]. */
 pq_status pq_file_put(const char *path, bool overwrite, const void *data, size_t bytes, pq_error *err);
 

@@ -231,9 +231,7 @@ static pq_status write_file(job *j, const char *path, bool overwrite, pq_error *
     pq_status status = write_all(j, &writer, err);
     if (status == PQ_OK && (status = compare(j, writer.temporary, err)) != PQ_OK)
         pq_prefix(err, status, "%s was not written", path);
-    if (status == PQ_OK) return pq_file_commit(&writer, err);
-    pq_file_abort(&writer);
-    return status;
+    return pq_file_end(&writer, status, err);
 }
 
 pq_status pq_gguf_write(const char *path, bool overwrite, const pq_model *model, const char *dtype,

@@ -111,10 +111,7 @@ static pq_status write_weights(const job *j, const char *path, pq_error *err) {
             status = write_tensor(j, i, &writer, err);
             j->summary->bytes += j->tensors[i].bytes;
         }
-        if (status == PQ_OK)
-            status = pq_file_commit(&writer, err);
-        else
-            pq_file_abort(&writer);
+        status = pq_file_end(&writer, status, err);
     }
     free(header);
     return status;

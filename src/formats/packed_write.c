@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "formats/packed_layout.h"
@@ -33,15 +34,6 @@ struct plan {
     size_t owned_count;
     char iter[24], tokenizer_hash[PQ_HASH_TEXT], data_hash[PQ_HASH_TEXT], header_hash[PQ_HASH_TEXT];
 };
-
-static bool scales_fit_bf16(const pq_param_quant *q) {
-    for (size_t i = 0; i < q->scale_count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &q->scales[i], sizeof bits);
-        if (bits & 0xFFFFu) return false;
-    }
-    return true;
-}
 
 static void add_piece(struct plan *plan, enum piece_kind kind, size_t index, const char *suffix,
                       const char *dtype, size_t rows, size_t columns) {
@@ -79,8 +71,8 @@ static pq_status plan_tensors(struct plan *plan, pq_error *err) {
         }
         size_t per_row = pq_packed_scales_per_row(p->columns, q->group);
         add_piece(plan, CODES, i, ".codes", "U8", p->rows, pq_packed_row_bytes(q->codebook.bits, p->columns));
-        add_piece(plan, SCALES, i, ".scales", scales_fit_bf16(q) ? "BF16" : "F32", q->scale_count / per_row,
-                  per_row);
+        add_piece(plan, SCALES, i, ".scales", pq_scales_fit_bf16(q) ? "BF16" : "F32",
+                  q->scale_count / per_row, per_row);
     }
     order_pieces(plan);
     return PQ_OK;
@@ -176,11 +168,8 @@ static void fill_piece(const pq_model *model, const struct piece *piece, const p
     } else if (strcmp(tensor->dtype, "F32") == 0) {
         memcpy(out, q->scales, tensor->bytes);
     } else {
-        for (size_t i = 0; i < q->scale_count; i++) { /* the upper half of each float */
-            uint32_t bits;
-            memcpy(&bits, &q->scales[i], sizeof bits);
-            ((uint16_t *)out)[i] = (uint16_t)(bits >> 16);
-        }
+        for (size_t i = 0; i < q->scale_count; i++) /* the upper half of each float */
+            ((uint16_t *)out)[i] = (uint16_t)(pq_bits_of_float(q->scales[i]) >> 16);
     }
 }
 

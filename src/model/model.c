@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/memory.h"
 
 pq_status pq_model_create(const pq_gpt2_shape *shape, pq_model **out, pq_error *err) {
@@ -158,14 +159,10 @@ void pq_model_effective_weights(const pq_model *model, float *out) {
     }
 }
 
-/* Scales that are all exact in bf16 are stored in two bytes each. */
-static size_t scale_bytes(const float *scales, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &scales[i], sizeof bits);
-        if (bits & 0xFFFFu) return 4;
-    }
-    return 2;
+bool pq_scales_fit_bf16(const pq_param_quant *quant) {
+    for (size_t i = 0; i < quant->scale_count; i++)
+        if (pq_bits_of_float(quant->scales[i]) & 0xFFFFu) return false;
+    return true;
 }
 
 size_t pq_model_param_bytes(const pq_model *model, size_t index) {
@@ -173,7 +170,7 @@ size_t pq_model_param_bytes(const pq_model *model, size_t index) {
     const pq_param_quant *q = &model->quant[index];
     if (!q->quantized) return p->count * sizeof(float);
     return p->rows * pq_packed_row_bytes(q->codebook.bits, p->columns) +
-           q->scale_count * scale_bytes(q->scales, q->scale_count);
+           q->scale_count * (pq_scales_fit_bf16(q) ? 2 : 4);
 }
 
 size_t pq_model_weight_bytes(const pq_model *model) {

@@ -114,6 +114,9 @@ pq_status pq_model_copy(const pq_model *model, pq_model **out, pq_error *err);
 /* Weights, codebooks, scales and ranges of `from`, which is quantized with the same groups as `to`. */
 void pq_model_copy_values(const pq_model *from, pq_model *to);
 
+/* Are all scales exact in bf16? Then they are stored in two bytes each, else in four. */
+bool pq_scales_fit_bf16(const pq_param_quant *quant);
+
 /* Bytes of one parameter, and of all, as stored: packed codes and scales where quantized, 4 bytes a weight
  * elsewhere. */
 size_t pq_model_param_bytes(const pq_model *model, size_t index);

@@ -1,4 +1,6 @@
 /* Owns the long CSV of a report: every number of its curves and tables, one a row. */
+#include "train/report/csv.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,8 +9,7 @@
 #include "train/report/data.h"
 #include "train/report/report.h"
 
-/* A text field after RFC 4180. */
-static void put_field(FILE *out, const char *text) {
+void pq_csv_put(FILE *out, const char *text) {
     if (!strpbrk(text, ",\"\n\r")) {
         fputs(text, out);
         return;
@@ -29,22 +30,22 @@ static void put_integer(FILE *out, int64_t value) {
 /* What stands before the quantity; group NULL: none. */
 static void put_place(FILE *out, const pq_report_run *run, const pq_report_group *group, const char *split,
                       int64_t iter, const char *matrix, int64_t level) {
-    put_field(out, run->label);
+    pq_csv_put(out, run->label);
     fputc(',', out);
-    put_field(out, group ? group->split : split);
+    pq_csv_put(out, group ? group->split : split);
     fputc(',', out);
-    put_field(out, group ? group->protocol : "");
+    pq_csv_put(out, group ? group->protocol : "");
     put_integer(out, group ? group->context : -1);
     put_integer(out, group ? group->stride : -1);
     put_integer(out, iter);
     fputc(',', out);
-    put_field(out, matrix);
+    pq_csv_put(out, matrix);
     put_integer(out, level);
     fputc(',', out);
 }
 
 static void put_value(FILE *out, const char *quantity, double value, double se) {
-    put_field(out, quantity);
+    pq_csv_put(out, quantity);
     fprintf(out, isfinite(value) ? ",%.9g," : ",,", value);
     if (isfinite(se)) fprintf(out, "%.9g", se);
     fputc('\n', out);

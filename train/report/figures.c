@@ -90,19 +90,11 @@ static pq_status write_figure_file(const pq_report *report, const pq_figure *fig
                                    bool overwrite, pq_error *err) {
     char name[96];
     char *svg = NULL;
-    pq_file_writer writer;
     snprintf(name, sizeof name, "%s.svg", figure->name);
     char *path = pq_path_join(folder, name);
     if (!path) return PQ_FAIL(err, PQ_ERR_MEMORY, "a file name could not be allocated");
     pq_status status = pq_figure_draw(report, figure, true, &svg, err);
-    if (status == PQ_OK) status = pq_file_create(path, overwrite, &writer, err);
-    if (status == PQ_OK) {
-        status = pq_file_write(&writer, svg, strlen(svg), err);
-        if (status == PQ_OK)
-            status = pq_file_commit(&writer, err);
-        else
-            pq_file_abort(&writer);
-    }
+    if (status == PQ_OK) status = pq_file_put(path, overwrite, svg, strlen(svg), err);
     free(svg);
     free(path);
     return status;

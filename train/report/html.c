@@ -248,13 +248,7 @@ pq_status pq_report_html(const char *const *runs, size_t count, const char *path
     pq_file_writer writer;
     pq_status status = pq_report_read(runs, count, &report, err);
     if (status == PQ_OK) status = pq_file_create(path, overwrite, &writer, err);
-    if (status == PQ_OK) {
-        status = write_page(writer.stream, &report, err);
-        if (status == PQ_OK)
-            status = pq_file_commit(&writer, err); /* checks the stream */
-        else
-            pq_file_abort(&writer);
-    }
+    if (status == PQ_OK) status = pq_file_end(&writer, write_page(writer.stream, &report, err), err);
     pq_report_deinit(&report);
     return status;
 }

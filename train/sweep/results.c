@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "train/report/csv.h"
 #include "train/report/data.h"
 #include "train/sweep/sweep.h"
 
@@ -86,19 +87,6 @@ static figures figures_of(const table *t, size_t index) {
 
 /* ---- writing ---- */
 
-static void put_text(FILE *out, const char *text) {
-    if (!strpbrk(text, ",\"\n\r")) {
-        fputs(text, out);
-        return;
-    }
-    fputc('"', out);
-    for (; *text; text++) {
-        if (*text == '"') fputc('"', out);
-        fputc(*text, out);
-    }
-    fputc('"', out);
-}
-
 /* Behind a comma; nothing where there is no number. */
 static void put_number(FILE *out, double value, int digits) {
     fputc(',', out);
@@ -116,7 +104,7 @@ static pq_status put_keys(const table *t, const pq_config *config, pq_error *err
     for (size_t k = 0; k < t->sweep->key_count; k++) {
         fputc(',', t->out);
         if (!config) {
-            put_text(t->out, t->sweep->keys[k]);
+            pq_csv_put(t->out, t->sweep->keys[k]);
             continue;
         }
         char *value = pq_config_value(config, t->sweep->keys[k]);
@@ -124,9 +112,9 @@ static pq_status put_keys(const table *t, const pq_config *config, pq_error *err
         size_t length = strlen(value);
         if (length >= 2 && value[0] == '"' && !strchr(value, '\\')) { /* a text: CSV has quotes of its own */
             value[length - 1] = 0;
-            put_text(t->out, value + 1);
+            pq_csv_put(t->out, value + 1);
         } else {
-            put_text(t->out, value);
+            pq_csv_put(t->out, value);
         }
         free(value);
     }
@@ -146,10 +134,10 @@ static pq_status put_point(const table *t, size_t index, pq_error *err) {
     double nothing = NAN;
     FILE *out = t->out;
     fprintf(out, "%zu,", index - t->sweep->first + 1);
-    put_text(out, t->sweep->groups[run->group]);
+    pq_csv_put(out, t->sweep->groups[run->group]);
     PQ_TRY(put_keys(t, run->config, err));
     fprintf(out, ",%lld,", (long long)run->config->train.seed);
-    put_text(out, run->dir);
+    pq_csv_put(out, run->dir);
     /* What stopped and what has not begun yet is the same to a reader: to be had later. */
     bool ended = run->state == PQ_SWEEP_DONE || run->state == PQ_SWEEP_DIVERGED ||
                  run->state == PQ_SWEEP_FAILED || run->state == PQ_SWEEP_NO_PARENT;
@@ -207,7 +195,7 @@ static pq_status put_group(const table *t, size_t group, double *values, size_t 
     const pq_sweep *sweep = t->sweep;
     size_t first = sweep->first + group * seeds, known = 0;
     double bits = NAN, bytes = NAN;
-    put_text(t->out, sweep->groups[group]);
+    pq_csv_put(t->out, sweep->groups[group]);
     PQ_TRY(put_keys(t, sweep->runs[first].config, err));
     for (size_t s = 0; s < seeds; s++) {
         figures f = figures_of(t, first + s);
@@ -249,11 +237,7 @@ static pq_status write_file(table *t, const char *name, pq_status (*put)(const t
     pq_status status = pq_file_create(path, true, &writer, err);
     if (status == PQ_OK) {
         t->out = writer.stream;
-        status = put(t, err);
-        if (status == PQ_OK)
-            status = pq_file_commit(&writer, err); /* checks the stream's error flag */
-        else
-            pq_file_abort(&writer);
+        status = pq_file_end(&writer, put(t, err), err);
     }
     free(path);
     return status;

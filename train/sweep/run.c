@@ -114,17 +114,9 @@ static bool final(const pq_sweep_run *run) {
 }
 
 static pq_status write_config(const pq_sweep_run *run, const char *path, pq_error *err) {
-    pq_file_writer writer;
     char *text = pq_config_to_yaml(run->config, false);
     if (!text) return no_memory(err);
-    pq_status status = pq_file_create(path, true, &writer, err);
-    if (status == PQ_OK) {
-        status = pq_file_write(&writer, text, strlen(text), err);
-        if (status == PQ_OK)
-            status = pq_file_commit(&writer, err);
-        else
-            pq_file_abort(&writer);
-    }
+    pq_status status = pq_file_put(path, true, text, strlen(text), err);
     free(text);
     return status;
 }
